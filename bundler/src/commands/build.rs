@@ -1,0 +1,297 @@
+//! `build`: makes a bundle from a recipe.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use sealift_bundler::build::{self, BuildError, Built, Ingredients, ReadChart};
+use sealift_bundler::chart::Chart;
+use sealift_bundler::collect::{self, CollectError, Collected};
+use sealift_bundler::key_file;
+use sealift_bundler::packer::PackError;
+use sealift_bundler::prove;
+use sealift_bundler::recipe::{ChartPlace, Recipe, RecipeError};
+use sealift_bundler::render::{self, Helm, Installation, RenderError, Rendering, check_images};
+use sealift_bundler::source::registry::{PullError, PullOptions, RegistrySource};
+use sealift_console::{Exit, Failure, Output, Table, bytes, escape};
+use sealift_format::Digest;
+use sealift_registry::{Credentials, Trust};
+use serde::Serialize;
+
+use super::{key_failure, read_root};
+
+/// Make a bundle from a recipe
+#[derive(Debug, clap::Args)]
+pub(crate) struct BuildArgs {
+    /// The recipe
+    #[arg(default_value = "sealift.yaml")]
+    recipe: PathBuf,
+    /// Where the bundle goes; replaced only when the new one is whole
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+    /// The vendor's root file
+    #[arg(long, value_name = "FILE", env = "SEALIFT_ROOT")]
+    root: PathBuf,
+    /// Private release key (can be repeated)
+    #[arg(long = "key", value_name = "FILE", env = "SEALIFT_KEY_FILE", required = true)]
+    keys: Vec<PathBuf>,
+    /// Helm, to find the images that charts name [default: $HELM, then helm on PATH]
+    #[arg(long, value_name = "PROGRAM")]
+    helm: Option<PathBuf>,
+    /// Compression level of what is not compressed already: 1 to 19
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+}
+
+#[derive(Serialize)]
+struct Report {
+    bundle: PathBuf,
+    product: String,
+    version: String,
+    epoch: u64,
+    seq: u64,
+    manifest: Digest,
+    bytes: u64,
+    image_bytes: u64,
+    packs: usize,
+    images: Vec<ImageRow>,
+    images_checked_against_charts: bool,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ImageRow {
+    image: String,
+    digest: Digest,
+    taken_from: String,
+    digest_is_new: bool,
+}
+
+pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
+    let started = Instant::now();
+    let recipe = Recipe::read(&args.recipe).map_err(|e| recipe_failure(&e))?;
+    let created_at =
+        recipe.created_at(std::env::var("SOURCE_DATE_EPOCH").ok().as_deref()).map_err(|e| recipe_failure(&e))?;
+    let vendor = read_root(&args.root)?;
+    if vendor.root().vendor.as_str() != recipe.vendor.as_str() {
+        return Err(Failure::new(
+            Exit::Recipe,
+            format!(
+                "{}: the recipe is by {}, the root file by {}",
+                recipe.place(&recipe.vendor),
+                *recipe.vendor,
+                vendor.root().vendor
+            ),
+        ));
+    }
+    let keys = args
+        .keys
+        .iter()
+        .map(|p| key_file::read_secret(p))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| key_failure(&e))?;
+    let downloads =
+        tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
+
+    let charts = read_charts(&recipe, downloads.path())?;
+    out.note(format!("collecting {} images", recipe.images.len()));
+    let images = collect::collect(&recipe, &|entry, reference| {
+        let host = entry.plain_http.then(|| reference.registry.clone());
+        let ca = entry.ca.as_ref().map(|p| recipe.resolve(p));
+        Ok(Box::new(open_registry(downloads.path(), host, ca)?))
+    })
+    .map_err(|e| collect_failure(&e))?;
+    let total: u64 = images.blobs.iter().map(|b| b.size).sum();
+    for image in images.images.iter().filter(|i| i.made_digest) {
+        out.warn(format!(
+            "{}: {} holds no registry manifest, so one was made: its digest {} is new",
+            image.reference,
+            escape(&image.resolved_from),
+            image.top.digest
+        ));
+    }
+    let bar = out.bar("proving", total);
+    let proven = prove::prove(&images, &|n| bar.advance(n)).map_err(|e| {
+        Failure::from_error(Exit::Source, &e)
+            .hint("the image is damaged or lies about its content: build or pull it again")
+    })?;
+    drop(bar);
+    out.note(format!("{} layers proven by digest and diff id", proven.len()));
+    let checked = check_charts(args, &recipe, &charts, &images, out)?;
+
+    let bar = out.bar("packing", total);
+    let parts = Ingredients { recipe: &recipe, charts: &charts, images: &images, created_at, level: args.level };
+    let built = build::build(&parts, &vendor, &keys, &args.out, &|n| bar.advance(n)).map_err(|e| build_failure(&e))?;
+    drop(bar);
+    report(args, &recipe, &images, &built, checked, total, started.elapsed().as_secs_f64(), out);
+    Ok(())
+}
+
+fn open_registry(
+    downloads: &Path,
+    plain_http: Option<String>,
+    ca: Option<PathBuf>,
+) -> Result<RegistrySource, PullError> {
+    RegistrySource::new(PullOptions {
+        downloads: downloads.to_path_buf(),
+        trust: ca.map_or(Trust::System, Trust::Also),
+        credentials: Credentials::Docker,
+        plain_http: plain_http.into_iter().collect(),
+    })
+}
+
+fn read_charts(recipe: &Recipe, downloads: &Path) -> Result<Vec<ReadChart>, Failure> {
+    let mut charts = Vec::new();
+    for entry in &recipe.charts {
+        let at = recipe.place(&entry.chart);
+        let chart = match &**entry.chart {
+            ChartPlace::Path(path) => Chart::from_path(&recipe.resolve(path)),
+            ChartPlace::Oci(reference) => {
+                let host = entry.plain_http.then(|| reference.registry.clone());
+                let pulled = open_registry(downloads, host, entry.ca.as_ref().map(|p| recipe.resolve(p)))
+                    .and_then(|source| source.pull_chart(&format!("oci://{reference}")))
+                    .map_err(|e| Failure::during(Exit::Source, format!("{at}: cannot pull chart {reference}"), &e))?;
+                Chart::from_bytes(&reference.to_string(), pulled.archive)
+            }
+        };
+        let chart = chart.map_err(|e| Failure::during(Exit::Source, &at, &e))?;
+        charts.push(ReadChart { chart, values: entry.values.iter().map(|p| recipe.resolve(p)).collect() });
+    }
+    Ok(charts)
+}
+
+fn check_charts(
+    args: &BuildArgs,
+    recipe: &Recipe,
+    charts: &[ReadChart],
+    images: &Collected,
+    out: &Output,
+) -> Result<bool, Failure> {
+    if charts.is_empty() {
+        return Ok(false);
+    }
+    let helm =
+        Helm::find(args.helm.as_deref(), std::env::var_os("HELM").as_deref(), std::env::var_os("PATH").as_deref())
+            .map_err(|e| render_failure(&e))?;
+    let installations: Vec<Installation<'_>> = recipe
+        .charts
+        .iter()
+        .zip(charts)
+        .map(|(entry, read)| Installation {
+            release: &entry.release,
+            namespace: &entry.namespace,
+            chart: &read.chart,
+            values: read.values.clone(),
+            kube_version: recipe.kube_version.as_ref().map(|v| v.as_str()),
+        })
+        .collect();
+    let rendered = match render::render(helm.as_ref(), &installations).map_err(|e| render_failure(&e))? {
+        Rendering::Rendered(rendered) => rendered,
+        Rendering::NotRendered(why) => {
+            out.warn(why.to_string());
+            return Ok(false);
+        }
+    };
+    let checked = check_images(&rendered, &images.images, &recipe.ignore).map_err(|e| {
+        Failure::from_error(Exit::Source, &e)
+            .hint("add the images to the recipe, or name them under \"ignore\" with a reason")
+    })?;
+    for (finding, reason) in &checked.ignored {
+        out.note(format!("ignored: {} ({})", escape(&finding.to_string()), escape(reason)));
+    }
+    for pattern in &checked.unused_ignores {
+        out.warn(format!("nothing is ignored by {}: remove it from the recipe", escape(pattern)));
+    }
+    for reference in &checked.unnamed {
+        out.note(format!("no chart names {reference}; it is carried all the same"));
+    }
+    Ok(true)
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is one line of the report")]
+fn report(
+    args: &BuildArgs,
+    recipe: &Recipe,
+    images: &Collected,
+    built: &Built,
+    checked: bool,
+    total: u64,
+    seconds: f64,
+    out: &Output,
+) {
+    let report = Report {
+        bundle: args.out.clone(),
+        product: recipe.product.to_string(),
+        version: built.manifest.version.clone(),
+        epoch: built.manifest.epoch,
+        seq: built.manifest.seq,
+        manifest: built.digest,
+        bytes: built.bytes,
+        image_bytes: total,
+        packs: built.manifest.packs.len(),
+        images: images
+            .images
+            .iter()
+            .map(|i| ImageRow {
+                image: i.reference.to_string(),
+                digest: i.top.digest,
+                taken_from: i.resolved_from.clone(),
+                digest_is_new: i.made_digest,
+            })
+            .collect(),
+        images_checked_against_charts: checked,
+        seconds,
+    };
+    out.result(&report, || {
+        let mut table = Table::new(&["IMAGE", "DIGEST"]);
+        for row in &report.images {
+            table.row(&[&row.image, &row.digest.to_string()]);
+        }
+        format!(
+            "{}\n{} {} (epoch {} seq {}): {} from {} of image content, in {:.1} s\nmanifest {}\n{}",
+            table.text(),
+            report.product,
+            report.version,
+            report.epoch,
+            report.seq,
+            bytes(report.bytes),
+            bytes(report.image_bytes),
+            report.seconds,
+            report.manifest,
+            report.bundle.display()
+        )
+    });
+}
+
+fn recipe_failure(error: &RecipeError) -> Failure {
+    let failure = Failure::from_error(Exit::Recipe, error);
+    match error {
+        RecipeError::NoTime { .. } => {
+            failure.hint("set created_at in the recipe or SOURCE_DATE_EPOCH, for example to the time of the commit")
+        }
+        _ => failure.hint("\"sealift-bundler schema\" prints the JSON Schema for your editor"),
+    }
+}
+
+fn collect_failure(error: &CollectError) -> Failure {
+    Failure::from_error(Exit::Source, error)
+}
+
+fn render_failure(error: &RenderError) -> Failure {
+    Failure::from_error(Exit::Helm, error)
+}
+
+fn build_failure(error: &BuildError) -> Failure {
+    let exit = match error {
+        BuildError::File { .. } | BuildError::Manifest(_) => Exit::Recipe,
+        BuildError::Pack(PackError::Write(_)) | BuildError::Write { .. } => Exit::Storage,
+        BuildError::Pack(_) => Exit::Source,
+        BuildError::Signature(_) => Exit::Untrusted,
+    };
+    let failure = Failure::from_error(exit, error);
+    match error {
+        BuildError::Signature(_) => {
+            failure.hint("give as many release keys as the root's threshold asks for, each with --key")
+        }
+        _ => failure,
+    }
+}

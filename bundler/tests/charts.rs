@@ -1,0 +1,216 @@
+//! Charts with the real Helm: what it renders, what it leaves out, and whether it reads what we pack.
+//!
+//! Runs with every Helm binary in `SEALIFT_HELM` (separated like `PATH`); without it nothing is
+//! tried, and the tests say so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sealift_bundler::chart::Chart;
+use sealift_bundler::render::{Helm, Installation, RenderError, Rendered, Rendering, render};
+use tempfile::TempDir;
+
+fn helms() -> Vec<Helm> {
+    let Some(paths) = std::env::var_os("SEALIFT_HELM") else {
+        eprintln!("SEALIFT_HELM is not set: not tried with a real Helm");
+        return Vec::new();
+    };
+    std::env::split_paths(&paths).map(|path| Helm::at(&path).expect("SEALIFT_HELM names Helm")).collect()
+}
+
+fn write(folder: &Path, files: &[(&str, &str)]) {
+    for (name, content) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, content).expect("a file");
+    }
+}
+
+fn web() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    let chart = folder.path().join("web");
+    write(
+        &chart,
+        &[
+            (
+                "Chart.yaml",
+                "apiVersion: v2\nname: web\nversion: 1.2.3\ndependencies:\n- {name: db, version: 1.x.x, repository: ''}\n",
+            ),
+            ("values.yaml", "tag: 1.0.0\ndebug: false\n"),
+            (".helmignore", "*.bak\n/private/\nREADME*\n!*\n"),
+            ("templates/_helpers.tpl", "{{- define \"web.image\" -}}acme.example/web:{{ .Values.tag }}{{- end -}}"),
+            (
+                "templates/web.yaml",
+                "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: {{ .Release.Name }}-web, namespace: {{ .Release.Namespace }}}
+spec:
+  template:
+    spec:
+      initContainers:
+        - name: wait
+          image: {{ include \"web.image\" . | quote }}
+      containers:
+        - name: web
+          image: {{ include \"web.image\" . }}
+          imagePullPolicy: IfNotPresent
+{{- if .Values.debug }}
+        - name: debug
+          image: acme.example/debug:{{ .Capabilities.KubeVersion.Minor }}
+{{- end }}
+---
+apiVersion: v1
+kind: List
+items:
+  - kind: Pod
+    metadata: {name: extra}
+    spec: {containers: [{name: a, image: acme.example/extra:1}]}
+",
+            ),
+            (
+                "templates/hook.yaml",
+                "apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate, annotations: {helm.sh/hook: pre-upgrade}}
+spec: {template: {spec: {containers: [{name: m, image: 'acme.example/migrate:1'}]}}}
+",
+            ),
+            (
+                "templates/tests/test.yaml",
+                "apiVersion: v1
+kind: Pod
+metadata: {name: probe, annotations: {helm.sh/hook: test}}
+spec: {containers: [{name: t, image: 'acme.example/probe:1'}]}
+",
+            ),
+            (
+                "crds/thing.yaml",
+                "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: things.acme.example}
+spec: {group: acme.example}
+",
+            ),
+            ("charts/db/Chart.yaml", "apiVersion: v2\nname: db\nversion: 1.4.0\n"),
+            (
+                "charts/db/templates/db.yaml",
+                "apiVersion: acme.example/v1
+kind: Database
+metadata: {name: db}
+spec: {image: acme.example/db@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}
+",
+            ),
+            ("private/secret.txt", "left out"),
+            ("README.txt", "left out"),
+            ("notes.bak", "left out"),
+            ("docs/x.bak", "left out"),
+            ("docs/guide.txt", "kept"),
+        ],
+    );
+    folder
+}
+
+fn images(rendered: &Rendered) -> Vec<String> {
+    rendered.images.iter().map(|i| format!("{} {} {}", i.image, i.template, i.object)).collect()
+}
+
+fn installation<'a>(chart: &'a Chart, values: &[PathBuf]) -> Installation<'a> {
+    Installation { release: "shop", namespace: "front", chart, values: values.to_vec(), kube_version: Some("v1.31.0") }
+}
+
+fn rendered(helm: &Helm, chart: &Chart, values: &[PathBuf]) -> Rendered {
+    match render(Some(helm), &[installation(chart, values)]).expect("a sound chart") {
+        Rendering::Rendered(mut list) => list.remove(0),
+        Rendering::NotRendered(_) => unreachable!("Helm was given"),
+    }
+}
+
+#[test]
+fn every_image_is_found_with_its_template() {
+    let folder = web();
+    let chart = Chart::from_path(&folder.path().join("web")).expect("a sound chart");
+    let values = folder.path().join("site.yaml");
+    fs::write(&values, "debug: true\ntag: 2.0.0\n").expect("a file");
+    for helm in helms() {
+        let mut found = images(&rendered(&helm, &chart, std::slice::from_ref(&values)));
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "acme.example/db@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 web/charts/db/templates/db.yaml Database/db",
+                "acme.example/debug:31 web/templates/web.yaml Deployment/shop-web",
+                "acme.example/extra:1 web/templates/web.yaml Pod/extra",
+                "acme.example/migrate:1 web/templates/hook.yaml Job/migrate",
+                "acme.example/probe:1 web/templates/tests/test.yaml Pod/probe",
+                "acme.example/web:2.0.0 web/templates/web.yaml Deployment/shop-web",
+                "acme.example/web:2.0.0 web/templates/web.yaml Deployment/shop-web",
+            ],
+            "{}",
+            helm.version()
+        );
+        assert_eq!(rendered(&helm, &chart, &[]).images.len(), 6, "{}", helm.version());
+    }
+}
+
+#[test]
+fn packing_leaves_out_what_helm_leaves_out_and_helm_reads_the_result() {
+    let folder = web();
+    let chart = Chart::from_path(&folder.path().join("web")).expect("a sound chart");
+    let ours = files(&chart.tgz);
+    for helm in helms() {
+        let output = Command::new(helm.path()).args(["package", "web"]).current_dir(folder.path()).output();
+        let output = output.expect("helm package");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = folder.path().join("web-1.2.3.tgz");
+        let theirs = Chart::from_path(&path).expect("what Helm packs is sound");
+        assert_eq!(theirs.tgz, fs::read(&path).expect("a file"));
+        assert_eq!(files(&theirs.tgz), ours, "{}", helm.version());
+        assert_eq!(images(&rendered(&helm, &theirs, &[])), images(&rendered(&helm, &chart, &[])));
+        let mine = folder.path().join("mine.tgz");
+        fs::write(&mine, &chart.tgz).expect("a file");
+        let output = Command::new(helm.path()).args(["show", "all"]).arg(&mine).output();
+        let output = output.expect("helm show");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn files(tgz: &[u8]) -> BTreeSet<String> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(tgz));
+    let entries = archive.entries().expect("a tar");
+    entries.map(|e| e.expect("an entry").path().expect("a name").display().to_string()).collect()
+}
+
+#[test]
+fn a_chart_that_does_not_render_is_refused_in_helms_words() {
+    let folder = web();
+    write(&folder.path().join("web"), &[("templates/bad.yaml", "a: {{ required \"tell me x\" .Values.x }}\n")]);
+    let chart = Chart::from_path(&folder.path().join("web")).expect("a sound chart");
+    for helm in helms() {
+        let error = render(Some(&helm), &[installation(&chart, &[])]).expect_err("a missing value");
+        assert!(matches!(&error, RenderError::Refused { message, .. } if message.contains("tell me x")), "{error}");
+        let values = [folder.path().join("nowhere.yaml")];
+        let error = render(Some(&helm), &[installation(&chart, &values)]).expect_err("no such file");
+        assert!(error.to_string().contains("nowhere.yaml"), "{error}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_helm_is_told_apart() {
+    let error = Helm::at(Path::new("/bin/true")).expect_err("not Helm");
+    assert!(matches!(error, RenderError::NotHelm { .. }), "{error}");
+    let error = Helm::find(None, Some("/nowhere/helm".as_ref()), None).expect_err("no such program");
+    assert!(matches!(error, RenderError::Run { .. }), "{error}");
+    let folder = TempDir::new().expect("a temporary folder");
+    std::os::unix::fs::symlink("/bin/true", folder.path().join("helm")).expect("a link");
+    assert!(Helm::find(None, None, Some(folder.path().as_os_str())).expect("passed over").is_none());
+    for helm in helms() {
+        let given = Helm::find(Some(helm.path()), Some("/nowhere".as_ref()), None).expect("Helm").expect("Helm");
+        assert_eq!(given.version(), helm.version());
+    }
+    match render(None, &[]).expect("a warning only") {
+        Rendering::NotRendered(warning) => assert!(warning.to_string().contains("--helm")),
+        Rendering::Rendered(_) => unreachable!("there is no Helm"),
+    }
+}

@@ -1,0 +1,161 @@
+//! JSON as signed documents have it: exact bytes in, no floats, no duplicates, no unknown fields.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::error::Error;
+use crate::manifest::KNOWN_FEATURES;
+
+/// Largest integer in a signed document: every JSON reader keeps it exact (RFC 7493, 2.2).
+pub const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// Reads a signed document of schema 1 in its one spelling.
+///
+/// Schema and required features are looked at first, so that a document of the future is refused as
+/// that. What encodes to other bytes than were read is refused: white space, `null`, other escapes, a
+/// list where an object must stand, fields out of order.
+pub(crate) fn parse<T: DeserializeOwned + Serialize>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: Option<u64>,
+        #[serde(default)]
+        requires: Vec<String>,
+    }
+    if let Ok(head) = serde_json::from_slice::<Head>(bytes) {
+        if let Some(found) = head.schema.filter(|schema| *schema != 1) {
+            return Err(Error::Version { what, found, known: 1 });
+        }
+        if let Some(feature) = head.requires.iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str())) {
+            return Err(Error::Unsupported(feature.clone()));
+        }
+    }
+    let value: T = serde_json::from_slice(bytes).map_err(|e| Error::malformed(what, e.to_string()))?;
+    if emit(&value) != bytes {
+        return Err(Error::malformed(what, "it is not in the one spelling that a signed document has"));
+    }
+    Ok(value)
+}
+
+pub(crate) fn emit<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("own types have string keys and finite numbers")
+}
+
+/// A JSON object whose names stand in strictly ascending byte order.
+///
+/// A reader refuses any other order, and with it every name that comes twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortedMap<V>(pub BTreeMap<String, V>);
+
+impl<V> Default for SortedMap<V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<V> SortedMap<V> {
+    /// Whether it has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value under this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&V> {
+        self.0.get(name)
+    }
+}
+
+impl<V: Serialize> Serialize for SortedMap<V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for SortedMap<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ascending<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Ascending<V> {
+            type Value = SortedMap<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with names in ascending order")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+                let mut map = BTreeMap::new();
+                let mut last: Option<String> = None;
+                while let Some((name, value)) = access.next_entry::<String, V>()? {
+                    if last.as_ref().is_some_and(|last| *last >= name) {
+                        return Err(serde::de::Error::custom(format!("{name:?} is out of order or comes twice")));
+                    }
+                    last = Some(name.clone());
+                    map.insert(name, value);
+                }
+                Ok(SortedMap(map))
+            }
+        }
+        deserializer.deserialize_map(Ascending(PhantomData))
+    }
+}
+
+pub(crate) fn strictly_ascending<T, K: Ord + ?Sized>(items: &[T], key: impl Fn(&T) -> &K) -> bool {
+    items.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]))
+}
+
+/// A name of a vendor, product, channel, release, namespace or file: 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`.
+///
+/// It starts and ends with a letter or digit and has no `..`, so it is safe in a path, in a label
+/// and on a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Name(String);
+
+impl Name {
+    /// Takes a text as a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] with the rule.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let bytes = text.as_bytes();
+        let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b));
+        if bytes.len() > 63 || !edge(bytes.first()) || !edge(bytes.last()) || !inner || text.contains("..") {
+            let shown: String = text.chars().take(80).collect();
+            return Err(Error::malformed(
+                "name",
+                format!("{shown:?} is not 1 to 63 of a-z 0-9 . _ -, with a letter or digit at both ends and no \"..\""),
+            ));
+        }
+        Ok(Self(text.to_string()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}

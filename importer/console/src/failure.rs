@@ -1,0 +1,143 @@
+//! Failures as a person and as a script meet them: a text, a remedy, an exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::output::{Output, OutputArgs, escape};
+
+/// Exit codes. One for each thing that a script treats differently; the README lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something that should not happen.
+    Internal = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The bundle is damaged, or never was one.
+    Damaged = 3,
+    /// The bundle is whole and not by somebody who is trusted.
+    Untrusted = 4,
+    /// The bundle needs a newer program.
+    Unsupported = 5,
+    /// The bundle is older than what is installed, or contradicts it.
+    Rollback = 6,
+    /// Packs are missing.
+    Incomplete = 7,
+    /// The medium cannot be read.
+    Medium = 8,
+    /// A file or directory of this machine cannot be written or read.
+    Storage = 9,
+    /// containerd failed.
+    Containerd = 10,
+    /// The registry failed.
+    Registry = 11,
+    /// The API server failed or refused.
+    Cluster = 12,
+    /// Helm failed or is not there.
+    Helm = 13,
+    /// What was installed does not become ready.
+    NotReady = 14,
+    /// The plan was refused, by the program or by the person.
+    Refused = 15,
+    /// The recipe is wrong.
+    Recipe = 16,
+    /// An image or chart cannot be had, or is not what it says.
+    Source = 17,
+    /// No such product, revision or vendor.
+    NotFound = 18,
+    /// Another run holds the store.
+    Busy = 19,
+}
+
+/// Why a command failed: what happened, what to do, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with this text.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hints: Vec::new() }
+    }
+
+    /// A failure whose text is that of an error and of its causes.
+    pub fn from_error(exit: Exit, error: &(dyn Error + 'static)) -> Self {
+        Self::new(exit, chain(error))
+    }
+
+    /// The same, saying first what was being done.
+    pub fn during(exit: Exit, doing: impl fmt::Display, error: &(dyn Error + 'static)) -> Self {
+        Self::new(exit, format!("{doing}: {}", chain(error)))
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        self.hints.push(text.into());
+        self
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn report(&self, args: OutputArgs) {
+        if args.json {
+            let document = serde_json::json!({"error": {
+                "exit_code": self.exit as u8,
+                "kind": format!("{:?}", self.exit).to_lowercase(),
+                "message": self.message,
+                "hints": self.hints,
+            }});
+            println!("{document}");
+        }
+        let red = if args.colors() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        eprintln!("{}error{}: {}", red.0, red.1, escape(&self.message));
+        for hint in &self.hints {
+            eprintln!("  help: {}", escape(hint));
+        }
+    }
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Parses the command line, runs the command, reports a failure, and gives the exit code.
+pub fn run<C: Parser>(
+    output: impl Fn(&C) -> OutputArgs,
+    command: impl FnOnce(C, &Output) -> Result<(), Failure>,
+) -> ExitCode {
+    let parsed = C::parse();
+    let args = output(&parsed);
+    match command(parsed, &Output::new(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(args);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Completions and man pages, generated from the command line's own definition.
+
+use std::path::PathBuf;
+
+use clap::Command;
+use clap_complete::Shell;
+
+use crate::failure::{Exit, Failure};
+
+/// Print a completion script for a shell
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+impl CompletionsArgs {
+    /// Prints the script on stdout.
+    pub fn run(&self, mut command: Command) {
+        let name = command.get_name().to_string();
+        clap_complete::generate(self.shell, &mut command, name, &mut std::io::stdout());
+    }
+}
+
+/// Write man pages, one a command
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Directory to write them to
+    directory: PathBuf,
+}
+
+impl ManArgs {
+    /// Writes the pages.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Storage`] if they cannot be written.
+    pub fn run(&self, command: Command) -> Result<(), Failure> {
+        std::fs::create_dir_all(&self.directory)
+            .and_then(|()| clap_mangen::generate_to(command, &self.directory))
+            .map_err(|e| {
+                Failure::during(Exit::Storage, format!("cannot write man pages to {}", self.directory.display()), &e)
+            })
+    }
+}

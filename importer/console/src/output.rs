@@ -1,0 +1,172 @@
+//! Where text goes: results to stdout (as text or as one JSON document), the rest to stderr.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+
+use serde::Serialize;
+
+use crate::progress::Bar;
+
+/// How a program talks.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct OutputArgs {
+    /// Print one JSON document on stdout instead of text
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Print results and errors only
+    #[arg(long, short, global = true, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+impl OutputArgs {
+    pub(crate) fn colors(self) -> bool {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        wanted && std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+    }
+}
+
+/// The way out for everything that a program says.
+#[derive(Debug)]
+pub struct Output {
+    args: OutputArgs,
+}
+
+impl Output {
+    pub(crate) fn new(args: OutputArgs) -> Self {
+        Self { args }
+    }
+
+    /// Whether results are JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.args.json
+    }
+
+    /// Prints a result: `value` with `--json`, otherwise the text that `human` makes.
+    pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
+        let text = if self.args.json {
+            serde_json::to_string_pretty(value).expect("results have string keys and finite numbers")
+        } else {
+            human()
+        };
+        let text = text.trim_end();
+        if !text.is_empty() {
+            // a closed pipe is the reader's choice, not our failure
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+    }
+
+    /// Says something beside the result; silent with `--quiet`.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if !self.args.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// Warns; silent with `--quiet`.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        if !self.args.quiet {
+            let (on, off) = if self.args.colors() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
+            eprintln!("{on}warning{off}: {}", text.as_ref());
+        }
+    }
+
+    /// A progress bar over this many bytes: drawn on a terminal, a line now and then elsewhere.
+    #[must_use]
+    pub fn bar(&self, label: &str, total: u64) -> Bar {
+        Bar::new(label, total, self.args.quiet)
+    }
+}
+
+/// Makes text from a bundle, a chart or a server fit for a terminal: control characters, bidirectional
+/// overrides and everything else that is not printable become visible escapes.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => out.push(c),
+            ' '..='~' => out.push(c),
+            c if c.is_alphanumeric() => out.push(c),
+            c if (c as u32) < 0x80 => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c => {
+                let _ = write!(out, "\\u{{{:x}}}", c as u32);
+            }
+        }
+    }
+    out
+}
+
+/// A number of bytes for people: `999 B`, `12.3 MB` (10^6).
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let mut value = n as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Columns of text, each as wide as its widest cell.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    #[must_use]
+    pub fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// Adds a row. Cells are escaped.
+    pub fn row<S: AsRef<str>>(&mut self, cells: &[S]) {
+        self.rows.push(cells.iter().map(|c| escape(c.as_ref()).replace(['\n', '\t'], " ")).collect());
+    }
+
+    /// The table as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |n: usize| self.rows.iter().filter_map(|r| r.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut out = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                let _ = write!(line, "{cell:width$}  ");
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_the_terminal_raw() {
+        assert_eq!(escape("a\x1b[31mb\rc\u{202e}d\u{200b}\x07\x7f"), "a\\x1b[31mb\\x0dc\\u{202e}d\\u{200b}\\x07\\x7f");
+        assert_eq!(escape("größe 数"), "größe 数");
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.0 kB");
+        assert_eq!(bytes(999_950), "1.0 MB");
+        assert_eq!(bytes(524_356_432), "524.4 MB");
+    }
+}

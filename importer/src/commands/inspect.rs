@@ -1,0 +1,101 @@
+//! `inspect`: shows what a bundle holds, from its verified seal alone.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use sealift_console::{Exit, Failure, Output, Table, bytes, escape};
+use sealift_format::manifest::Manifest;
+use sealift_format::reader::{BundleReader, Want};
+use sealift_format::trust::{TrustStore, Verified};
+use sealift_format::{Digest, Error, Limits};
+use serde::Serialize;
+
+use super::{StoreArgs, load_trust, open_medium, refused};
+
+/// Show what a bundle holds (reads its seal only)
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// The bundle
+    bundle: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    manifest_digest: Digest,
+    signers: Vec<String>,
+    manifest: &'a Manifest,
+}
+
+pub(crate) fn run(args: &InspectArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
+    let trust = load_trust(&store.open()?)?;
+    let verified = read_seal(&args.bundle, &trust)?;
+    let report = Report {
+        manifest_digest: verified.digest(),
+        signers: verified.signers().iter().map(ToString::to_string).collect(),
+        manifest: verified.get(),
+    };
+    out.result(&report, || {
+        format!(
+            "{}\nsigned by {}\nmanifest  {}\n",
+            describe(report.manifest),
+            report.signers.join(", "),
+            report.manifest_digest
+        )
+    });
+    Ok(())
+}
+
+fn read_seal(path: &Path, trust: &TrustStore) -> Result<Verified<Manifest>, Failure> {
+    let mut medium = open_medium(path)?;
+    let mut reader = BundleReader::new(trust, Limits::default());
+    while reader.manifest().is_none() {
+        let Want::Bytes(n) = reader.want() else { unreachable!("a seal comes first") };
+        let mut piece = vec![0; n];
+        medium.read_exact(&mut piece).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => refused(path, &Error::NotABundle("it is too short")),
+            _ => Failure::during(Exit::Medium, format!("cannot read {}", path.display()), &e),
+        })?;
+        reader.feed(&piece).map_err(|e| refused(path, &e))?;
+    }
+    Ok(reader.manifest().expect("the loop ends with a manifest").clone())
+}
+
+fn describe(manifest: &Manifest) -> String {
+    let mut text = format!(
+        "{} {} by {} (channel {}, epoch {} seq {}), {} in {} packs\n",
+        manifest.product,
+        escape(&manifest.version),
+        manifest.vendor,
+        manifest.channel,
+        manifest.epoch,
+        manifest.seq,
+        bytes(manifest.stored_size()),
+        manifest.packs.len()
+    );
+    let mut charts = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
+    for chart in &manifest.charts {
+        charts.row(&[chart.release.as_str(), &chart.name, &chart.version, chart.namespace.as_str()]);
+    }
+    let mut images = Table::new(&["IMAGE", "DIGEST", "PLATFORMS"]);
+    for image in &manifest.images {
+        let platforms: Vec<&str> = image.platforms.iter().map(|p| p.platform.as_str()).collect();
+        images.row(&[&image.reference(), &image.digest.to_string(), &platforms.join(",")]);
+    }
+    let mut others = Table::new(&["OTHER", "NAME", "SIZE"]);
+    let named = manifest.licences.iter().map(|n| ("licence", n)).chain(manifest.files.iter().map(|n| ("file", n)));
+    for (kind, blob) in named {
+        others.row(&[kind, blob.name.as_str(), &bytes(blob.size)]);
+    }
+    for (tool, platforms) in &manifest.tools.0 {
+        for (platform, blob) in &platforms.0 {
+            others.row(&["tool", &format!("{tool} {platform}"), &bytes(blob.size)]);
+        }
+    }
+    for table in [charts, images, others] {
+        let table = table.text();
+        if table.lines().count() > 1 {
+            text += &format!("\n{table}");
+        }
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! The subcommands, one file each, and what they share.
+
+mod cluster;
+pub(crate) mod doctor;
+pub(crate) mod extract;
+pub(crate) mod history;
+pub(crate) mod inspect;
+pub(crate) mod install;
+pub(crate) mod load;
+pub(crate) mod mirrors;
+pub(crate) mod status;
+pub(crate) mod target;
+pub(crate) mod trust;
+pub(crate) mod uninstall;
+pub(crate) mod verify;
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use sealift_console::{Exit, Failure, Output, bytes, escape};
+use sealift_format::trust::TrustStore;
+use sealift_format::{Error, Verdict};
+use sealift_importer::bundle::intake::{self, IntakeError, Opened};
+use sealift_importer::bundle::medium::Medium;
+use sealift_importer::store::{Store, StoreError};
+use sealift_importer::trust_dir::{self, TrustError};
+
+/// Where the importer keeps packs, trusted vendors and marks
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct StoreArgs {
+    /// Directory for packs, trusted vendors and marks [default: /var/lib/sealift for root,
+    /// ~/.local/share/sealift otherwise]
+    #[arg(long, value_name = "DIR", env = "SEALIFT_STORE", global = true)]
+    store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.store {
+            return Ok(path.clone());
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/sealift"));
+        }
+        let home = std::env::var_os("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+        home.map(|dir| dir.join("sealift"))
+            .ok_or_else(|| Failure::new(Exit::Usage, "no HOME is set").hint("name a directory with --store"))
+    }
+
+    pub(crate) fn open(&self) -> Result<Store, Failure> {
+        Store::open(&self.path()?).map_err(|e| store_failure(&e))
+    }
+}
+
+pub(crate) fn load_trust(store: &Store) -> Result<TrustStore, Failure> {
+    let trust = trust_dir::load(store).map_err(|e| trust_failure(&e))?;
+    if trust.vendors().next().is_none() {
+        return Err(Failure::new(Exit::Untrusted, "no vendor is trusted here yet")
+            .hint("\"sealift-importer trust add ROOT --fingerprint …\" with the root file and fingerprint that the vendor gave you"));
+    }
+    Ok(trust)
+}
+
+pub(crate) fn open_medium(path: &Path) -> Result<Medium, Failure> {
+    Medium::open(path).map_err(|e| {
+        Failure::during(Exit::Medium, format!("cannot open the bundle {}", path.display()), &e)
+            .hint("check that the medium is mounted and the path is right")
+    })
+}
+
+/// Takes a bundle into the store; `decide` is asked once, before anything is kept.
+pub(crate) fn take_in<T>(
+    path: &Path,
+    store: &Store,
+    trust: &TrustStore,
+    out: &Output,
+    decide: &mut dyn FnMut(&Opened) -> Result<T, Failure>,
+) -> Result<(Opened, T), Failure> {
+    let mut medium = open_medium(path)?;
+    intake::take(&mut medium, store, trust, &|total| out.bar("reading", total), decide)
+        .map_err(|e| intake_failure(path, e, |declined| declined))
+}
+
+/// The failure that an unsuccessful intake is.
+pub(crate) fn intake_failure<E>(path: &Path, error: IntakeError<E>, declined: impl FnOnce(E) -> Failure) -> Failure {
+    match error {
+        IntakeError::Refused(error) => refused(path, &error),
+        IntakeError::Content(error) => Failure::during(Exit::Damaged, path.display(), &error)
+            .hint("the seal holds, so the vendor signed it like this: ask the vendor for a new bundle"),
+        IntakeError::Read { offset, source } => Failure::during(
+            Exit::Medium,
+            format!("cannot read {} at byte {offset}", path.display()),
+            &source,
+        )
+        .hint(
+            "that says nothing about the bundle: try again, or copy it to another medium; what was read whole is kept",
+        ),
+        IntakeError::Store(error) => store_failure(&error),
+        IntakeError::Declined(error) => declined(error),
+        IntakeError::Missing(packs) => {
+            let total: u64 = packs.iter().map(|p| p.size).sum();
+            let list: Vec<String> = packs.iter().take(5).map(|p| p.digest.to_string()).collect();
+            let more = if packs.len() > 5 { format!(" and {} more", packs.len() - 5) } else { String::new() };
+            Failure::new(
+                Exit::Incomplete,
+                format!(
+                    "{}: {} packs ({}) are neither in the file nor in the store: {}{more}",
+                    path.display(),
+                    packs.len(),
+                    bytes(total),
+                    list.join(", ")
+                ),
+            )
+            .hint("bring the full bundle, or the release before it: packs that are in the store already are kept")
+        }
+    }
+}
+
+pub(crate) fn refused(path: &Path, error: &Error) -> Failure {
+    let exit = match error.verdict() {
+        Verdict::Damaged => Exit::Damaged,
+        Verdict::Untrusted => Exit::Untrusted,
+        Verdict::Unsupported => Exit::Unsupported,
+    };
+    let failure = Failure::during(exit, path.display(), error);
+    match error {
+        Error::UnknownVendor { .. } => failure.hint(
+            "if you expect this vendor, get its root file and fingerprint by another way than this bundle and run \"sealift-importer trust add\"",
+        ),
+        _ => match exit {
+            Exit::Damaged => failure.hint("nothing was loaded or installed; copy the bundle again and compare it with the vendor's"),
+            Exit::Unsupported => failure.hint("install a newer sealift-importer"),
+            _ => failure.hint("nothing was loaded or installed; do not use this bundle, and tell the vendor"),
+        },
+    }
+}
+
+pub(crate) fn store_failure(error: &StoreError) -> Failure {
+    let exit = if matches!(error, StoreError::Busy(_)) { Exit::Busy } else { Exit::Storage };
+    let failure = Failure::from_error(exit, error);
+    match error {
+        StoreError::Busy(_) => failure.hint("wait for it to end"),
+        StoreError::Open { path, .. } => failure.hint(format!("chmod 700 {}", path.display())),
+        error if error.is_full() => failure.hint("free some space or choose another directory with --store, then run the same command again: packs that are whole are kept"),
+        StoreError::Io { .. } => failure.hint("run as root, or choose another directory with --store"),
+        StoreError::Damaged { .. } => failure.hint("restore it from a backup"),
+    }
+}
+
+pub(crate) fn trust_failure(error: &TrustError) -> Failure {
+    match error {
+        TrustError::Store(error) => store_failure(error),
+        TrustError::Refused(_) => Failure::from_error(Exit::Untrusted, error)
+            .hint("nothing was changed; read the fingerprint again, from the contract or over the telephone, never from the medium"),
+        TrustError::Taken { .. } => Failure::from_error(Exit::Untrusted, error).hint("two vendors cannot have one id"),
+        TrustError::Damaged { .. } => Failure::from_error(Exit::Storage, error).hint("add the vendor again with its fingerprint"),
+    }
+}
+
+/// The threads on which containerd, the registry and the cluster are spoken to.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::during(Exit::Internal, "cannot start threads", &e))
+}
+
+/// Seconds since 1970, by this machine's clock.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Asks on the terminal. Without one, or without a yes, the plan is refused.
+pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Refused, "nobody is there to agree to the plan")
+            .hint("look at the plan, then run the command again with --yes"));
+    }
+    eprint!("{} [y/N] ", escape(question));
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(Failure::new(Exit::Refused, "not agreed; nothing was changed")),
+    }
+}

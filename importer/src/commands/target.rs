@@ -1,0 +1,338 @@
+//! Where images go, as the command line says it, and the failures of each place.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sealift_console::{Bar, Exit, Failure, Output, bytes};
+use sealift_format::Digest;
+use sealift_importer::bundle::intake::Opened;
+use sealift_importer::image::Progress;
+use sealift_importer::images::containerd::{
+    Containerd, ContainerdError, LoadOptions, NameOutcome, TagPolicy, host_platform,
+};
+use sealift_importer::images::dir::DirTarget;
+use sealift_importer::images::registry::{RegistryOptions, RegistryTarget, TargetError};
+use sealift_importer::site::{Given, Site};
+use sealift_registry::{Credentials, RegistryError, Trust};
+use serde::Serialize;
+
+/// MicroK8s's registry add-on.
+const DEFAULT_REGISTRY: &str = "localhost:32000";
+/// The namespace of the kubelet's images.
+const KUBELET_NAMESPACE: &str = "k8s.io";
+
+/// Where this machine keeps things, if not where they usually are
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SiteArgs {
+    /// containerd's socket [default: MicroK8s's, else /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET", help_heading = "Site")]
+    containerd_socket: Option<PathBuf>,
+    /// Kubeconfig [default: MicroK8s's, else $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE", help_heading = "Site")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", help_heading = "Site")]
+    pub(crate) context: Option<String>,
+    /// Helm [default: the bundle's, else MicroK8s's, else on PATH]
+    #[arg(long, value_name = "PROGRAM", help_heading = "Site")]
+    helm: Option<PathBuf>,
+    /// containerd's directory of hosts.toml files [default: MicroK8s's, else /etc/containerd/certs.d]
+    #[arg(long, value_name = "DIR", help_heading = "Site")]
+    certs_d: Option<PathBuf>,
+}
+
+impl SiteArgs {
+    pub(crate) fn find(&self, carried_helm: &[PathBuf]) -> Site {
+        let given = Given {
+            containerd_socket: self.containerd_socket.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            certs_d: self.certs_d.clone(),
+            helm: self.helm.clone(),
+        };
+        Site::find(Path::new("/"), &given, &sealift_importer::site::Environment::of_process(), carried_helm)
+    }
+}
+
+/// How a registry is reached
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RegistryArgs {
+    /// Certificate authority of the registry (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Registry")]
+    pub(crate) registry_ca: Option<PathBuf>,
+}
+
+/// Where images go: `containerd`, `registry[:HOST[:PORT][/PREFIX]]` or `dir:PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Containerd,
+    Registry(String),
+    Dir(PathBuf),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "containerd" => Ok(Self::Containerd),
+            None if text == "registry" => Ok(Self::Registry(DEFAULT_REGISTRY.into())),
+            Some(("registry", endpoint)) if !endpoint.is_empty() => Ok(Self::Registry(endpoint.into())),
+            Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            _ => Err("containerd, registry, registry:HOST[:PORT] or dir:PATH is expected".into()),
+        }
+    }
+}
+
+/// What a load did, whatever the place.
+#[derive(Debug, Serialize)]
+pub(crate) struct Loaded {
+    pub(crate) place: String,
+    pub(crate) images: Vec<LoadedImage>,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LoadedImage {
+    pub(crate) image: String,
+    pub(crate) digest: Digest,
+    pub(crate) was_there: bool,
+    pub(crate) note: Option<String>,
+}
+
+impl Loaded {
+    pub(crate) fn text(&self) -> String {
+        let there = self.images.iter().filter(|i| i.was_there).count();
+        let mut text = format!(
+            "{} images in {} ({there} were there already); {} of {} sent, each proven by reading it back",
+            self.images.len(),
+            self.place,
+            bytes(self.bytes_sent),
+            bytes(self.bytes_total)
+        );
+        for image in &self.images {
+            if let Some(note) = &image.note {
+                text += &format!("\n  {}: {note}", image.image);
+            }
+        }
+        text
+    }
+}
+
+/// Images that a survey found to be there, and bytes that are missing.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ImagePlan {
+    pub(crate) place: String,
+    pub(crate) images: usize,
+    pub(crate) present: usize,
+    pub(crate) bytes_to_send: u64,
+    pub(crate) tags_to_move: Vec<String>,
+}
+
+/// A place that answers.
+pub(crate) enum Open {
+    Containerd(Containerd, LoadOptions),
+    Registry(RegistryTarget),
+    Dir(PathBuf),
+}
+
+struct Shown<'a>(&'a Bar);
+
+impl Progress for Shown<'_> {
+    fn advance(&self, bytes: u64) {
+        self.0.advance(bytes);
+    }
+
+    fn step(&self, _: &str) {}
+}
+
+impl Place {
+    pub(crate) async fn open(
+        &self,
+        site: &Site,
+        registry: &RegistryArgs,
+        owner: &str,
+        bundle: Digest,
+        tags: TagPolicy,
+    ) -> Result<Open, Failure> {
+        match self {
+            Self::Dir(path) => Ok(Open::Dir(path.clone())),
+            Self::Registry(endpoint) => {
+                let options = RegistryOptions {
+                    trust: registry.registry_ca.clone().map_or(Trust::System, Trust::Also),
+                    credentials: Credentials::Docker,
+                    platform: host_platform(),
+                };
+                RegistryTarget::new(endpoint, &options).map(Open::Registry).map_err(|e| registry_failure(&e))
+            }
+            Self::Containerd => {
+                let Some(socket) = &site.containerd_socket else {
+                    return Err(Failure::new(Exit::Containerd, "there is no containerd socket on this machine")
+                        .hint("run this on a node of the cluster, name the socket with --containerd-socket, or load into a registry with --to registry:HOST"));
+                };
+                let containerd =
+                    Containerd::connect(&socket.path, KUBELET_NAMESPACE).await.map_err(|e| containerd_failure(&e))?;
+                let mut options = LoadOptions::new(owner, bundle);
+                options.tags = tags;
+                if let Some(snapshotter) = &site.snapshotter {
+                    options.snapshotter.clone_from(snapshotter);
+                }
+                Ok(Open::Containerd(containerd, options))
+            }
+        }
+    }
+}
+
+impl Open {
+    /// What is there and what is missing; changes nothing.
+    pub(crate) async fn survey(&self, opened: &Opened) -> Result<ImagePlan, Failure> {
+        let images = &opened.images;
+        let total = total(opened);
+        match self {
+            Self::Dir(path) => Ok(ImagePlan {
+                place: path.display().to_string(),
+                images: images.len(),
+                present: 0,
+                bytes_to_send: total,
+                tags_to_move: Vec::new(),
+            }),
+            Self::Registry(target) => {
+                let survey = target.survey(images).await.map_err(|e| registry_failure(&e))?;
+                let moving = survey.images.iter().filter(|i| i.tag_now.is_some_and(|now| now != i.digest));
+                Ok(ImagePlan {
+                    place: target.endpoint().to_string(),
+                    images: images.len(),
+                    present: survey.images.iter().filter(|i| i.present).count(),
+                    bytes_to_send: survey.missing_bytes,
+                    tags_to_move: moving.map(|i| i.reference.clone()).collect(),
+                })
+            }
+            Self::Containerd(containerd, options) => {
+                let survey = containerd.survey(images, options).await.map_err(|e| containerd_failure(&e))?;
+                let elsewhere = survey.images.iter().zip(images).flat_map(|(s, image)| {
+                    s.names
+                        .iter()
+                        .filter(|n| n.is_elsewhere(&image.top.digest))
+                        .map(|n| n.name.clone())
+                        .collect::<Vec<_>>()
+                });
+                Ok(ImagePlan {
+                    place: format!("containerd {}", containerd.version()),
+                    images: images.len(),
+                    present: survey.images.iter().filter(|i| i.is_complete && i.is_unpacked).count(),
+                    bytes_to_send: survey.bytes_to_send,
+                    tags_to_move: elsewhere.collect(),
+                })
+            }
+        }
+    }
+
+    /// Loads every image of the bundle.
+    pub(crate) async fn load(&self, opened: &Opened, out: &Output) -> Result<Loaded, Failure> {
+        let (images, total) = (&opened.images, total(opened));
+        let bar = out.bar("loading", total);
+        let progress = Shown(&bar);
+        match self {
+            Self::Dir(path) => {
+                let report = DirTarget::new(path).write(images, &opened.content, &progress).map_err(|e| {
+                    Failure::from_error(Exit::Storage, &e).hint("run the same command again: what is whole is kept")
+                })?;
+                Ok(Loaded {
+                    place: path.display().to_string(),
+                    images: images.iter().map(|i| plain(&i.reference(), i.top.digest, false)).collect(),
+                    bytes_sent: report.bytes_written,
+                    bytes_total: total,
+                })
+            }
+            Self::Registry(target) => {
+                let report = target.push(images, &opened.content, &progress).await.map_err(|e| registry_failure(&e))?;
+                Ok(Loaded {
+                    place: target.endpoint().to_string(),
+                    images: report
+                        .images
+                        .iter()
+                        .map(|i| plain(&i.reference, i.digest, report.blobs_sent == 0))
+                        .collect(),
+                    bytes_sent: report.bytes_sent,
+                    bytes_total: total,
+                })
+            }
+            Self::Containerd(containerd, options) => {
+                let content = Arc::new(opened.content.clone());
+                let report =
+                    containerd.load(images, content, options, &progress).await.map_err(|e| containerd_failure(&e))?;
+                let images = report
+                    .images
+                    .iter()
+                    .map(|image| {
+                        let note = image.names.iter().find_map(|n| match &n.outcome {
+                            NameOutcome::Moved { from } => Some(format!("the tag was moved from {}", digest_of(from))),
+                            NameOutcome::Kept { found } => Some(format!(
+                                "the tag stands for {} and was left there; install moves it",
+                                digest_of(found)
+                            )),
+                            _ => None,
+                        });
+                        LoadedImage { note, ..plain(&image.reference, image.digest, image.was_there) }
+                    })
+                    .collect();
+                Ok(Loaded {
+                    place: format!("containerd {}", containerd.version()),
+                    images,
+                    bytes_sent: report.bytes_sent,
+                    bytes_total: total,
+                })
+            }
+        }
+    }
+}
+
+fn digest_of(state: &sealift_importer::images::containerd::NameState) -> String {
+    state.target.as_ref().map_or_else(|| "nothing".into(), |t| t.digest.clone())
+}
+
+fn plain(image: &str, digest: Digest, was_there: bool) -> LoadedImage {
+    LoadedImage { image: image.to_string(), digest, was_there, note: None }
+}
+
+// every blob of every image once
+fn total(opened: &Opened) -> u64 {
+    let mut blobs = std::collections::BTreeMap::new();
+    for image in &opened.images {
+        blobs.insert(image.top.digest, image.top.size);
+        for platform in &image.manifests {
+            let m = &platform.manifest;
+            blobs.extend(
+                std::iter::once(&platform.descriptor).chain([&m.config]).chain(&m.layers).map(|d| (d.digest, d.size)),
+            );
+        }
+    }
+    blobs.values().sum()
+}
+
+pub(crate) fn containerd_failure(error: &ContainerdError) -> Failure {
+    let failure = Failure::from_error(Exit::Containerd, error);
+    match error {
+        ContainerdError::NoSocket { .. } | ContainerdError::Socket { .. } | ContainerdError::NoAnswer { .. } => failure
+            .hint(
+                "check that containerd runs (on MicroK8s: microk8s status) and that you are root; nothing was loaded",
+            ),
+        ContainerdError::DiskFull { .. } => {
+            failure.hint("free space where containerd keeps its data, then run the same command again")
+        }
+        _ => failure.hint("run the same command again: what containerd has already is not sent twice"),
+    }
+}
+
+pub(crate) fn registry_failure(error: &TargetError) -> Failure {
+    let failure = Failure::from_error(Exit::Registry, error);
+    match error {
+        TargetError::Registry(RegistryError::Unreachable { .. } | RegistryError::Silent { .. }) => {
+            failure.hint("check that the registry runs and its address; then run the same command again: what it has is not sent twice")
+        }
+        TargetError::Registry(RegistryError::Unauthorized { .. }) => failure.hint("log in with docker login or podman login, whose credentials are used"),
+        TargetError::PartialIndex { .. } => failure.hint("load it into containerd, or ask the vendor for a bundle with all platforms of this image"),
+        _ => failure,
+    }
+}

@@ -1,0 +1,40 @@
+//! Why an installation failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::cluster;
+use crate::cluster::ledger;
+use crate::helm;
+use crate::values;
+
+/// Why an installation failed. What has been installed before it stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The cluster, or something in it that cannot become ready.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// Helm.
+    #[error(transparent)]
+    Helm(#[from] helm::Error),
+    /// Values.
+    #[error(transparent)]
+    Values(#[from] values::Error),
+    /// Charts and values cannot be written out for Helm.
+    #[error("cannot write {path} for Helm")]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The time for all of it is over.
+    #[error("not finished after {seconds} s")]
+    Deadline {
+        /// How long it had.
+        seconds: u64,
+    },
+}

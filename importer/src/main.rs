@@ -1,0 +1,74 @@
+//! `sealift-importer`: the customer's program.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser};
+use sealift_console::{CompletionsArgs, ManArgs, OutputArgs};
+use sealift_importer::helm;
+
+/// Verify a Sealift bundle, load its images and install its charts, with no network
+#[derive(Debug, Parser)]
+#[command(name = "sealift-importer", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    store: commands::StoreArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    #[command(subcommand)]
+    Trust(commands::trust::TrustCommand),
+    Inspect(commands::inspect::InspectArgs),
+    Verify(commands::verify::VerifyArgs),
+    Extract(commands::extract::ExtractArgs),
+    Load(commands::load::LoadArgs),
+    #[command(subcommand)]
+    Mirrors(commands::mirrors::MirrorsCommand),
+    Install(Box<commands::install::InstallArgs>),
+    Status(commands::status::StatusArgs),
+    History(commands::history::HistoryArgs),
+    Uninstall(commands::uninstall::UninstallArgs),
+    Doctor(commands::doctor::DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+fn main() -> ExitCode {
+    // Helm runs through this program, tied to the life of the one that started it
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == helm::REEXEC) {
+        let Err(error) = helm::reexec(args);
+        eprintln!("error: {error}");
+        return ExitCode::from(126);
+    }
+    sealift_console::run(
+        |cli: &Cli| cli.output,
+        |cli, out| {
+            let store = &cli.store;
+            match &cli.command {
+                Command::Trust(command) => commands::trust::run(command, store, out),
+                Command::Inspect(args) => commands::inspect::run(args, store, out),
+                Command::Verify(args) => commands::verify::run(args, store, out),
+                Command::Extract(args) => commands::extract::run(args, store, out),
+                Command::Load(args) => commands::load::run(args, store, out),
+                Command::Mirrors(command) => commands::mirrors::run(command, store, out),
+                Command::Install(args) => commands::install::run(args, store, out),
+                Command::Status(args) => commands::status::run(args, out),
+                Command::History(args) => commands::history::run(args, out),
+                Command::Uninstall(args) => commands::uninstall::run(args, out),
+                Command::Doctor(args) => commands::doctor::run(args, store, out),
+                Command::Completions(args) => {
+                    args.run(Cli::command());
+                    Ok(())
+                }
+                Command::Man(args) => args.run(Cli::command()),
+            }
+        },
+    )
+}

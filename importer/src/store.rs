@@ -1,0 +1,173 @@
+//! The importer's directory: packs by digest, seals of bundles, trusted vendors, high-water marks.
+//!
+//! Everything in it belongs to one user and is closed to all others (0700, 0600). A file appears under
+//! its name only when it is whole and on the disk. One run at a time holds the store.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use sealift_format::Digest;
+use sealift_format::manifest::Blob;
+use tempfile::NamedTempFile;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or directory of it cannot be used.
+    #[error("cannot {doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// Others can write to it.
+    #[error("{path} may be used by others (mode {mode:04o})")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Another run holds it.
+    #[error("another run is using {0}")]
+    Busy(PathBuf),
+    /// A file of it is damaged.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In what way.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
+/// The importer's directory, held by this run.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store, making it if it is not there, and holds it until dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`] if another run holds it; [`StoreError::Open`] if others may use it.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        make_private(root)?;
+        let path = root.join("lock");
+        let lock = private_file(&path).map_err(|source| StoreError::Io { doing: "open", path, source })?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Busy(root.to_path_buf())),
+            Err(e) => return Err(StoreError::Io { doing: "lock", path: root.to_path_buf(), source: e.into() }),
+        }
+        for name in ["packs", "bundles", "trust", "tmp"] {
+            make_private(&root.join(name))?;
+        }
+        let store = Self { root: root.to_path_buf(), _lock: lock };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a pack (or segment, or index) with this digest lies or would lie.
+    #[must_use]
+    pub fn pack_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("packs").join(digest.hex())
+    }
+
+    /// Whether a pack is there. It was hashed when it was written; its frames are checked at every read.
+    #[must_use]
+    pub fn has_pack(&self, pack: &Blob) -> bool {
+        fs::symlink_metadata(self.pack_path(&pack.digest)).is_ok_and(|m| m.is_file() && m.len() == pack.size)
+    }
+
+    /// An empty file in the store without a lasting name.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn temporary(&self) -> Result<NamedTempFile, StoreError> {
+        let path = self.root.join("tmp");
+        NamedTempFile::new_in(&path).map_err(|source| StoreError::Io { doing: "create a file in", path, source })
+    }
+
+    /// Gives a whole pack its name: written through to the disk, then renamed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn keep_pack(&self, file: NamedTempFile, digest: &Digest) -> Result<(), StoreError> {
+        self.keep(file, &self.pack_path(digest))
+    }
+
+    /// Writes a small file whole or not at all, replacing an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Some(parent) = path.parent() {
+            make_private(parent)?;
+        }
+        let mut file = self.temporary()?;
+        file.write_all(bytes).map_err(|source| StoreError::Io { doing: "write", path: path.to_path_buf(), source })?;
+        self.keep(file, path)
+    }
+
+    fn keep(&self, file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Io { doing: "write", path: path.to_path_buf(), source };
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|e| failed(e.error))?;
+        let parent = path.parent().unwrap_or(&self.root);
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)
+    }
+
+    // What a killed run left behind has no name that anybody looks up.
+    fn sweep(&self) -> Result<(), StoreError> {
+        let tmp = self.root.join("tmp");
+        let failed = |source| StoreError::Io { doing: "clear", path: tmp.clone(), source };
+        for entry in fs::read_dir(&tmp).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { doing: "create", path: path.to_path_buf(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let meta = fs::metadata(path).map_err(failed)?;
+    let mode = meta.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::Open { path: path.to_path_buf(), mode });
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! What the tests of the whole system stand on: real servers on loopback, programs as children, odd media.
+//!
+//! Helpers panic with everything a reader needs, as assertions do; they are for tests alone. A test that
+//! needs servers starts with `if !sealift_tests::servers() { return; }`. Whatever is started here is
+//! stopped when its value is dropped, and nothing else is ever stopped.
+
+mod cluster;
+mod media;
+mod netns;
+mod paths;
+mod registry;
+mod run;
+mod slot;
+
+pub use cluster::{Cluster, Containerd, ContainerdOnly, Options};
+pub use media::{Exfat, Tmpfs, small_tmpfs};
+pub use netns::{Netns, netns_loopback};
+pub use paths::{Helm, bundler, cache_dir, cluster_script, helm, importer, kubectl};
+pub use registry::{Registry, free_port};
+pub use run::{Ran, run, run_command};
+
+/// Whether tests that need servers are to run: `SEALIFT_SERVERS=1`, as `cargo xtask test` sets it.
+///
+/// Prints one line if not.
+///
+/// # Panics
+///
+/// If they are to run and this is not root: the servers need it.
+#[must_use]
+pub fn servers() -> bool {
+    if std::env::var_os("SEALIFT_SERVERS").is_none_or(|value| value != "1") {
+        println!("skipped: needs servers");
+        return false;
+    }
+    let id = run("id", ["-u"]).ok();
+    assert_eq!(id.stdout.trim(), "0", "the servers need root: `cargo xtask test --quick` does without");
+    true
+}

@@ -1,0 +1,290 @@
+//! A small bundle whose every part can be bent before it is put together.
+
+use sealift_fixtures::keys::TestKey;
+use sealift_format::digest::hex;
+use sealift_format::envelope::{DocumentKind, Envelope};
+use sealift_format::extent::{self, Encoding, Extent};
+use sealift_format::frame::{self, FrameEntry};
+use sealift_format::index::{BlobEntry, Index, Place};
+use sealift_format::keys::{SecretKey, SignatureRecord};
+use sealift_format::manifest::{Blob, Builder, Chart, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob};
+use sealift_format::oci;
+use sealift_format::pack::{Pack, PackWriter};
+use sealift_format::seal::Seal;
+use sealift_format::trust::{KeyRecord, RoleKeys, Roles, RootDocument};
+use sealift_format::{Digest, Name, tar, view};
+
+pub fn key(key: TestKey) -> SecretKey {
+    SecretKey::from_seed(&key.seed())
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a good name")
+}
+
+/// The vendor's root document, before it is signed.
+pub fn root(version: u64, root: &[TestKey], release: &[TestKey], threshold: u16) -> RootDocument {
+    let record = |k: &TestKey| {
+        let public = key(*k).public();
+        KeyRecord { id: hex(&public.id().0), public_key: hex(public.as_bytes()), valid_seq: None, revoked: false }
+    };
+    let mut keys: Vec<KeyRecord> = root.iter().chain(release).map(record).collect();
+    keys.sort_by(|a, b| a.id.cmp(&b.id));
+    let role = |listed: &[TestKey], threshold| {
+        let mut keys: Vec<String> = listed.iter().map(|k| hex(&key(*k).public().id().0)).collect();
+        keys.sort();
+        RoleKeys { threshold, keys }
+    };
+    RootDocument {
+        schema: 1,
+        vendor: name("acme"),
+        version,
+        epoch: 1,
+        created_at: 1_700_000_000,
+        keys,
+        roles: Roles { root: role(root, 1), release: role(release, threshold), licence: None },
+    }
+}
+
+pub fn sign(kind: DocumentKind, body: Vec<u8>, keys: &[TestKey]) -> Envelope {
+    let signatures = keys.iter().map(|k| key(*k).sign(kind.payload_type(), &body)).collect();
+    Envelope::new(kind, body, signatures)
+}
+
+/// Content of the sample bundle.
+pub struct Content {
+    pub segment: Pack,
+    pub packs: Vec<Pack>,
+    pub frames: Vec<Vec<FrameEntry>>,
+    pub blobs: Vec<BlobEntry>,
+    pub images: Vec<Image>,
+    pub charts: Vec<Chart>,
+    pub files: Vec<NamedBlob>,
+    pub notes: Option<Blob>,
+}
+
+fn blob(bytes: &[u8]) -> Blob {
+    Blob { digest: Digest::of(bytes), size: bytes.len() as u64 }
+}
+
+/// A tar with one file, as a layer.
+fn layer(file: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = tar::header(file, content.len() as u64).to_vec();
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len() + tar::padding(content.len() as u64) + 2 * tar::BLOCK, 0);
+    bytes
+}
+
+/// An image of one uncompressed layer: its documents and its layer.
+pub struct SampleImage {
+    pub manifest: Vec<u8>,
+    pub config: Vec<u8>,
+    pub layer: Vec<u8>,
+}
+
+pub fn sample_image() -> SampleImage {
+    let layer = layer("hello.txt", b"hello from the other side\n");
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/hello"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        Digest::of(&layer)
+    )
+    .into_bytes();
+    let manifest = image_manifest(&config, &layer);
+    SampleImage { manifest, config, layer }
+}
+
+pub fn image_manifest(config: &[u8], layer: &[u8]) -> Vec<u8> {
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}]}}"#,
+        oci::MEDIA_MANIFEST,
+        oci::MEDIA_CONFIG,
+        Digest::of(config),
+        config.len(),
+        Digest::of(layer),
+        layer.len()
+    )
+    .into_bytes()
+}
+
+/// The sample's content: an image, a chart, a file spread over two packs, and notes.
+pub fn content(image: &SampleImage) -> Content {
+    let chart = b"\x1f\x8bnot a real chart, but a blob like any other";
+    let notes = b"First release.\n";
+    let file: Vec<u8> = (0..3000u32).map(|n| (n * n >> 7) as u8).collect();
+    let direct = |pack, offset: usize, bytes: &[u8]| BlobEntry {
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+        encoding: Encoding::Plain,
+        place: Place::Direct,
+        pack,
+        offset: offset as u64,
+        length: bytes.len() as u64,
+    };
+
+    // pack 1: the layer and the first 1,000 bytes of the file; pack 2: the rest of it
+    let first = [&image.layer[..], &file[..1000]].concat();
+    let mut writer = PackWriter::new(1 << 20);
+    writer.push(&frame::encode(&first, 9));
+    let mut packs = vec![writer.finish().expect("a frame was pushed")];
+    writer.push(&frame::store(&file[1000..]));
+    packs.push(writer.finish().expect("a frame was pushed"));
+    let list = extent::write_list(&[
+        Extent { pack: packs[0].digest, offset: image.layer.len() as u64, length: 1000 },
+        Extent { pack: packs[1].digest, offset: 0, length: 2000 },
+    ]);
+
+    let mut segment = Vec::new();
+    let mut blobs = vec![direct(1, 0, &image.layer)];
+    for bytes in [&image.manifest[..], &image.config, chart, notes] {
+        blobs.push(direct(0, segment.len(), bytes));
+        segment.extend_from_slice(bytes);
+    }
+    blobs.push(BlobEntry {
+        place: Place::List,
+        offset: segment.len() as u64,
+        length: list.len() as u64,
+        ..direct(0, 0, &file)
+    });
+    segment.extend_from_slice(&list);
+    let mut writer = PackWriter::new(1 << 20);
+    writer.push(&frame::encode(&segment, 9));
+    let segment = writer.finish().expect("a frame was pushed");
+
+    let frames = std::iter::once(&segment).chain(&packs).map(|p| p.frames.clone()).collect();
+    let manifest = Digest::of(&image.manifest);
+    Content {
+        frames,
+        blobs,
+        images: vec![Image {
+            repository: "registry.example.com/acme/hello".into(),
+            tag: Some("1.0.0".into()),
+            media_type: oci::MEDIA_MANIFEST.into(),
+            digest: manifest,
+            size: image.manifest.len() as u64,
+            source: "oci:hello:1.0.0".into(),
+            platforms: vec![ImagePlatform { platform: "linux/amd64".into(), manifest, lean: Default::default() }],
+            omitted: Vec::new(),
+        }],
+        charts: vec![Chart {
+            release: name("hello"),
+            namespace: name("hello"),
+            name: "hello".into(),
+            version: "1.0.0".into(),
+            archive: blob(chart),
+            values: Vec::new(),
+        }],
+        files: vec![NamedBlob { name: name("squares.bin"), digest: Digest::of(&file), size: file.len() as u64 }],
+        notes: Some(blob(notes)),
+        segment,
+        packs,
+    }
+}
+
+/// Everything a bundle is made from. Each field may be bent; what follows from it is computed.
+pub struct Parts {
+    pub content: Content,
+    pub index: Vec<u8>,
+    pub chain: Vec<Envelope>,
+    pub signers: Vec<TestKey>,
+    pub manifest: Manifest,
+}
+
+impl Parts {
+    pub fn sound() -> Self {
+        Self::of(content(&sample_image()))
+    }
+
+    pub fn of(content: Content) -> Self {
+        let root = root(1, &[TestKey::Root], &[TestKey::Release], 1);
+        let index = Index::new(content.frames.clone(), content.blobs.clone()).to_bytes();
+        let stored = Index::compress(&index);
+        let manifest = Manifest {
+            schema: 1,
+            requires: Vec::new(),
+            vendor: name("acme"),
+            product: name("hello"),
+            channel: name("stable"),
+            version: "1.0.0".into(),
+            epoch: 1,
+            seq: 7,
+            created_at: 1_700_000_000,
+            min_importer: None,
+            security_update: false,
+            segment: blob(&content.segment.bytes),
+            index: IndexBlob { digest: Digest::of(&stored), size: stored.len() as u64, raw_size: index.len() as u64 },
+            packs: content.packs.iter().map(|p| blob(&p.bytes)).collect(),
+            images: content.images.clone(),
+            charts: content.charts.clone(),
+            licences: Vec::new(),
+            files: content.files.clone(),
+            notes: content.notes,
+            tools: Default::default(),
+            builder: Builder { program: "test vectors".into(), zstd: "pinned".into(), level: 9 },
+        };
+        Self {
+            content,
+            index: stored,
+            chain: vec![sign(DocumentKind::Root, root.to_bytes(), &[TestKey::Root])],
+            signers: vec![TestKey::Release],
+            manifest,
+        }
+    }
+
+    /// Replaces the index by another decoded one, described truly in the manifest.
+    pub fn set_index(&mut self, raw: &[u8]) {
+        self.set_stored_index(Index::compress(raw), raw.len());
+    }
+
+    pub fn set_stored_index(&mut self, stored: Vec<u8>, raw_size: usize) {
+        self.manifest.index =
+            IndexBlob { digest: Digest::of(&stored), size: stored.len() as u64, raw_size: raw_size as u64 };
+        self.index = stored;
+    }
+
+    pub fn raw_index(&self) -> Vec<u8> {
+        Index::new(self.content.frames.clone(), self.content.blobs.clone()).to_bytes()
+    }
+
+    pub fn seal(&self) -> Vec<u8> {
+        self.seal_of(self.manifest.to_bytes())
+    }
+
+    /// The seal over other manifest bytes, truly signed.
+    pub fn seal_of(&self, body: Vec<u8>) -> Vec<u8> {
+        Seal { chain: self.chain.clone(), manifest: sign(DocumentKind::Manifest, body, &self.signers) }.to_bytes()
+    }
+
+    pub fn seal_with(&self, signatures: Vec<SignatureRecord>) -> Vec<u8> {
+        let manifest = Envelope { kind: DocumentKind::Manifest, body: self.manifest.to_bytes(), signatures };
+        Seal { chain: self.chain.clone(), manifest }.to_bytes()
+    }
+
+    pub fn file(&self) -> Vec<u8> {
+        self.file_with(&self.seal())
+    }
+
+    /// The file with this seal in front; its tar header fits it.
+    pub fn file_with(&self, seal: &[u8]) -> Vec<u8> {
+        let all: Vec<usize> = (0..self.content.packs.len()).collect();
+        self.thin(seal, &all)
+    }
+
+    /// The file with these packs, in this order.
+    pub fn thin(&self, seal: &[u8], packs: &[usize]) -> Vec<u8> {
+        let mut out = view::head(seal, &self.manifest);
+        let pad = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(tar::BLOCK), 0);
+        out.extend_from_slice(&self.content.segment.bytes);
+        pad(&mut out);
+        out.extend_from_slice(&tar::header(&tar::blob_name(&self.manifest.index.digest), self.manifest.index.size));
+        out.extend_from_slice(&self.index);
+        pad(&mut out);
+        for n in packs {
+            let pack = &self.content.packs[*n];
+            out.extend_from_slice(&tar::header(&tar::blob_name(&pack.digest), pack.bytes.len() as u64));
+            out.extend_from_slice(&pack.bytes);
+            pad(&mut out);
+        }
+        out.resize(out.len() + 2 * tar::BLOCK, 0);
+        out
+    }
+}

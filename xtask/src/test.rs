@@ -1,0 +1,91 @@
+//! `test`: servers, programs, then every test of the workspace.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::servers;
+use crate::shell::{build_programs, cargo, failed, is_root, seconds, start_error};
+
+/// Runs every test; `quick` leaves out those that need servers.
+///
+/// Tests of one program run side by side, as many as there are processors: the servers' ports, bridges and
+/// folders are each test's own, and at most three clusters run at once whatever the number of tests.
+pub(crate) fn run(quick: bool) -> Result<(), Error> {
+    let begun = Instant::now();
+    if !quick {
+        if !is_root() {
+            let remedy = "run as root, or leave those tests out: cargo xtask test --quick".to_owned();
+            return Err(Error::Missing { what: "the server tests need root".to_owned(), remedy });
+        }
+        servers::provide()?;
+    }
+    build_programs()?;
+    let mut command = cargo()?;
+    command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    if quick {
+        command.env_remove("SEALIFT_SERVERS");
+    } else {
+        command.env("SEALIFT_SERVERS", "1");
+    }
+    let mut child = command.spawn().map_err(|source| start_error(&command, source))?;
+    let mut total = Total::default();
+    if let Some(out) = child.stdout.take() {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            println!("{line}");
+            total.add(&line);
+        }
+    }
+    let status = child.wait().map_err(|source| start_error(&command, source))?;
+    println!("tests and what they needed took {}", seconds(begun.elapsed()));
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.ignored);
+    if status.success() { Ok(()) } else { Err(failed(&command, status, "success")) }
+}
+
+/// The sums of the test runners' closing lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Total {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Total {
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let counted = result.split_once(". ").map_or("", |(_, counts)| counts);
+        for count in counted.split("; ") {
+            let Some((number, word)) = count.split_once(' ') else {
+                continue;
+            };
+            let number = number.parse().unwrap_or(0);
+            match word {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_add_up_and_other_lines_do_not_count() {
+        let mut total = Total::default();
+        for line in [
+            "test result: ok. 11 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.57s",
+            "test things ... ok",
+            "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 5 filtered out; finished in 0.57s",
+        ] {
+            total.add(line);
+        }
+        assert_eq!(total, Total { passed: 12, failed: 3, ignored: 2 });
+    }
+}
