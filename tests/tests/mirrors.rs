@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Instant;
 
+use sealift_tests::{Cluster, Containerd};
+
 use crate::error::Error;
 use crate::servers;
 use crate::shell::{build_programs, cargo, failed, is_root, seconds, start_error};
@@ -24,10 +26,14 @@ pub(crate) fn run(quick: bool) -> Result<(), Error> {
     build_programs()?;
     let mut command = cargo()?;
     command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    // one cluster for all tests of single parts; journeys start their own
+    let mut _cluster = None;
     if quick {
         command.env_remove("SEALIFT_SERVERS");
     } else {
-        command.env("SEALIFT_SERVERS", "1");
+        let cluster = Cluster::start("parts", Containerd::V2);
+        command.env("SEALIFT_SERVERS", "1").env("SEALIFT_KUBECONFIG", cluster.kubeconfig());
+        _cluster = Some(cluster);
     }
     let mut child = command.spawn().map_err(|source| start_error(&command, source))?;
     let mut total = Total::default();

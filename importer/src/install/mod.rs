@@ -22,7 +22,7 @@ use values::SiteValues;
 use crate::bundle::content::BundleContent;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
 use crate::cluster::record::{ChartRecord, ImageRecord, Outcome, Record};
-use crate::cluster::targets::targets;
+use crate::cluster::targets::{hook_targets, targets};
 use crate::cluster::{self, Cluster};
 use crate::helm::{self, Helm, Upgrade, Wait};
 use crate::values::Values;
@@ -132,6 +132,12 @@ impl Installer<'_> {
             message: String::new(),
         };
         match self.ledger.begin(record.clone(), site).await {
+            Err(ledger::Error::Unfinished(broken_off)) if broken_off.record.bundle != record.bundle => {
+                let message = format!("broken off; {} {} was installed instead", record.product, record.version);
+                let finish = Finish { outcome: Outcome::Failed, message: &message, finished: (self.now)() };
+                self.ledger.finish(&broken_off, &finish).await?;
+                Ok(self.ledger.begin(record, site).await?)
+            }
             Err(ledger::Error::Unfinished(broken_off)) => {
                 (self.step)(&format!(
                     "taking up {} again, which {} began",
@@ -189,7 +195,8 @@ impl Installer<'_> {
                 crds: false,
             })
             .await?;
-        let watched = targets(&rendered, &release.namespace, name)?;
+        let mut watched = targets(&rendered, &release.namespace, name)?;
+        watched.extend(hook_targets(&rendered, &release.namespace, name)?);
         let known = self.cluster.known_problems(&watched).await?;
         let mut progress = |text: &str| (self.step)(text);
         let mut problem = None;

@@ -14,7 +14,7 @@ use sealift_format::seal::Seal;
 use sealift_format::trust::{KeyRecord, RoleKeys, Roles, RootDocument};
 use sealift_format::{Digest, Name, tar, view};
 
-pub fn key(key: TestKey) -> SecretKey {
+pub(crate) fn key(key: TestKey) -> SecretKey {
     SecretKey::from_seed(&key.seed())
 }
 
@@ -23,7 +23,7 @@ fn name(text: &str) -> Name {
 }
 
 /// The vendor's root document, before it is signed.
-pub fn root(version: u64, root: &[TestKey], release: &[TestKey], threshold: u16) -> RootDocument {
+pub(crate) fn root(version: u64, root: &[TestKey], release: &[TestKey], threshold: u16) -> RootDocument {
     let record = |k: &TestKey| {
         let public = key(*k).public();
         KeyRecord { id: hex(&public.id().0), public_key: hex(public.as_bytes()), valid_seq: None, revoked: false }
@@ -46,21 +46,21 @@ pub fn root(version: u64, root: &[TestKey], release: &[TestKey], threshold: u16)
     }
 }
 
-pub fn sign(kind: DocumentKind, body: Vec<u8>, keys: &[TestKey]) -> Envelope {
+pub(crate) fn sign(kind: DocumentKind, body: Vec<u8>, keys: &[TestKey]) -> Envelope {
     let signatures = keys.iter().map(|k| key(*k).sign(kind.payload_type(), &body)).collect();
     Envelope::new(kind, body, signatures)
 }
 
 /// Content of the sample bundle.
-pub struct Content {
-    pub segment: Pack,
-    pub packs: Vec<Pack>,
-    pub frames: Vec<Vec<FrameEntry>>,
-    pub blobs: Vec<BlobEntry>,
-    pub images: Vec<Image>,
-    pub charts: Vec<Chart>,
-    pub files: Vec<NamedBlob>,
-    pub notes: Option<Blob>,
+pub(crate) struct Content {
+    pub(crate) segment: Pack,
+    pub(crate) packs: Vec<Pack>,
+    pub(crate) frames: Vec<Vec<FrameEntry>>,
+    pub(crate) blobs: Vec<BlobEntry>,
+    pub(crate) images: Vec<Image>,
+    pub(crate) charts: Vec<Chart>,
+    pub(crate) files: Vec<NamedBlob>,
+    pub(crate) notes: Option<Blob>,
 }
 
 fn blob(bytes: &[u8]) -> Blob {
@@ -76,13 +76,13 @@ fn layer(file: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// An image of one uncompressed layer: its documents and its layer.
-pub struct SampleImage {
-    pub manifest: Vec<u8>,
-    pub config: Vec<u8>,
-    pub layer: Vec<u8>,
+pub(crate) struct SampleImage {
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) layer: Vec<u8>,
 }
 
-pub fn sample_image() -> SampleImage {
+pub(crate) fn sample_image() -> SampleImage {
     let layer = layer("hello.txt", b"hello from the other side\n");
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/hello"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
@@ -93,7 +93,7 @@ pub fn sample_image() -> SampleImage {
     SampleImage { manifest, config, layer }
 }
 
-pub fn image_manifest(config: &[u8], layer: &[u8]) -> Vec<u8> {
+pub(crate) fn image_manifest(config: &[u8], layer: &[u8]) -> Vec<u8> {
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}]}}"#,
         oci::MEDIA_MANIFEST,
@@ -107,7 +107,7 @@ pub fn image_manifest(config: &[u8], layer: &[u8]) -> Vec<u8> {
 }
 
 /// The sample's content: an image, a chart, a file spread over two packs, and notes.
-pub fn content(image: &SampleImage) -> Content {
+pub(crate) fn content(image: &SampleImage) -> Content {
     let chart = b"\x1f\x8bnot a real chart, but a blob like any other";
     let notes = b"First release.\n";
     let file: Vec<u8> = (0..3000u32).map(|n| (n * n >> 7) as u8).collect();
@@ -181,20 +181,20 @@ pub fn content(image: &SampleImage) -> Content {
 }
 
 /// Everything a bundle is made from. Each field may be bent; what follows from it is computed.
-pub struct Parts {
-    pub content: Content,
-    pub index: Vec<u8>,
-    pub chain: Vec<Envelope>,
-    pub signers: Vec<TestKey>,
-    pub manifest: Manifest,
+pub(crate) struct Parts {
+    pub(crate) content: Content,
+    pub(crate) index: Vec<u8>,
+    pub(crate) chain: Vec<Envelope>,
+    pub(crate) signers: Vec<TestKey>,
+    pub(crate) manifest: Manifest,
 }
 
 impl Parts {
-    pub fn sound() -> Self {
+    pub(crate) fn sound() -> Self {
         Self::of(content(&sample_image()))
     }
 
-    pub fn of(content: Content) -> Self {
+    pub(crate) fn of(content: Content) -> Self {
         let root = root(1, &[TestKey::Root], &[TestKey::Release], 1);
         let index = Index::new(content.frames.clone(), content.blobs.clone()).to_bytes();
         let stored = Index::compress(&index);
@@ -231,46 +231,46 @@ impl Parts {
     }
 
     /// Replaces the index by another decoded one, described truly in the manifest.
-    pub fn set_index(&mut self, raw: &[u8]) {
+    pub(crate) fn set_index(&mut self, raw: &[u8]) {
         self.set_stored_index(Index::compress(raw), raw.len());
     }
 
-    pub fn set_stored_index(&mut self, stored: Vec<u8>, raw_size: usize) {
+    pub(crate) fn set_stored_index(&mut self, stored: Vec<u8>, raw_size: usize) {
         self.manifest.index =
             IndexBlob { digest: Digest::of(&stored), size: stored.len() as u64, raw_size: raw_size as u64 };
         self.index = stored;
     }
 
-    pub fn raw_index(&self) -> Vec<u8> {
+    pub(crate) fn raw_index(&self) -> Vec<u8> {
         Index::new(self.content.frames.clone(), self.content.blobs.clone()).to_bytes()
     }
 
-    pub fn seal(&self) -> Vec<u8> {
+    pub(crate) fn seal(&self) -> Vec<u8> {
         self.seal_of(self.manifest.to_bytes())
     }
 
     /// The seal over other manifest bytes, truly signed.
-    pub fn seal_of(&self, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal_of(&self, body: Vec<u8>) -> Vec<u8> {
         Seal { chain: self.chain.clone(), manifest: sign(DocumentKind::Manifest, body, &self.signers) }.to_bytes()
     }
 
-    pub fn seal_with(&self, signatures: Vec<SignatureRecord>) -> Vec<u8> {
+    pub(crate) fn seal_with(&self, signatures: Vec<SignatureRecord>) -> Vec<u8> {
         let manifest = Envelope { kind: DocumentKind::Manifest, body: self.manifest.to_bytes(), signatures };
         Seal { chain: self.chain.clone(), manifest }.to_bytes()
     }
 
-    pub fn file(&self) -> Vec<u8> {
+    pub(crate) fn file(&self) -> Vec<u8> {
         self.file_with(&self.seal())
     }
 
     /// The file with this seal in front; its tar header fits it.
-    pub fn file_with(&self, seal: &[u8]) -> Vec<u8> {
+    pub(crate) fn file_with(&self, seal: &[u8]) -> Vec<u8> {
         let all: Vec<usize> = (0..self.content.packs.len()).collect();
         self.thin(seal, &all)
     }
 
     /// The file with these packs, in this order.
-    pub fn thin(&self, seal: &[u8], packs: &[usize]) -> Vec<u8> {
+    pub(crate) fn thin(&self, seal: &[u8], packs: &[usize]) -> Vec<u8> {
         let mut out = view::head(seal, &self.manifest);
         let pad = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(tar::BLOCK), 0);
         out.extend_from_slice(&self.content.segment.bytes);

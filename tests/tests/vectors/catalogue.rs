@@ -13,13 +13,13 @@ use sealift_format::{Digest, oci, tar};
 use crate::bundle::{Content, Parts, SampleImage, content, image_manifest, key, root, sample_image, sign};
 
 /// A file and what every reader must make of it.
-pub struct Vector {
-    pub name: &'static str,
+pub(crate) struct Vector {
+    pub(crate) name: &'static str,
     /// Section of SPEC.md.
-    pub section: &'static str,
-    pub rule: &'static str,
-    pub verdict: &'static str,
-    pub bytes: Vec<u8>,
+    pub(crate) section: &'static str,
+    pub(crate) rule: &'static str,
+    pub(crate) verdict: &'static str,
+    pub(crate) bytes: Vec<u8>,
 }
 
 const SEAL: usize = 512;
@@ -120,7 +120,7 @@ impl List {
     }
 }
 
-pub fn all() -> Vec<Vector> {
+pub(crate) fn all() -> Vec<Vector> {
     let mut list = List::default();
     sound(&mut list);
     seals(&mut list);

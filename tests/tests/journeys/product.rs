@@ -1,0 +1,97 @@
+//! The main journey: v1 installed, v2 over it, both true in Helm and in the pods, then uninstalled.
+
+use sealift_fixtures::product::{NAMESPACE, PRODUCT, Product};
+use sealift_tests::{Cluster, Containerd, Helm, run_command};
+
+use crate::lab::{Lab, helm_says};
+
+#[test]
+fn a_product_lives_on_containerd_2_with_helm_4() {
+    journey(Containerd::V2, Helm::V4);
+}
+
+#[test]
+fn a_product_lives_on_containerd_2_with_helm_3() {
+    journey(Containerd::V2, Helm::V3);
+}
+
+#[test]
+fn a_product_lives_on_containerd_1_6_with_helm_4() {
+    journey(Containerd::Debian, Helm::V4);
+}
+
+#[test]
+fn a_product_lives_on_containerd_1_6_with_helm_3() {
+    journey(Containerd::Debian, Helm::V3);
+}
+
+fn answers(cluster: &Cluster, product: &Product) {
+    let web = cluster.pod_ip(NAMESPACE, "app.kubernetes.io/name=shop-web");
+    assert_eq!(cluster.http_get(&format!("http://{web}:8080/")).trim(), product.web_answer);
+    let db = cluster.pod_ip(NAMESPACE, "app.kubernetes.io/name=shop-db");
+    assert_eq!(cluster.tcp_read(&db, 5432).trim(), product.db_answer);
+}
+
+fn journey(containerd: Containerd, helm: Helm) {
+    if !sealift_tests::servers() {
+        return;
+    }
+    let lab = Lab::new();
+    let (v1, v2) = (lab.build(&lab.v1.recipe, "v1.sealift"), lab.build(&lab.v2.recipe, "v2.sealift"));
+    lab.trust();
+    let verified = run_command(lab.importer(["--json", "verify", "--deep"]).arg(&v1)).ok().json();
+    assert_eq!(verified["product"], PRODUCT);
+    assert!(verified["blobs_rebuilt"].as_u64().expect("a number") > 8);
+
+    let cluster = Cluster::start("journey", containerd);
+    let first = lab.install(&v1, &cluster, helm, &["--set", "shop-web.replicas=1"]).ok().json();
+    assert_eq!((&first["revision"], &first["version"]), (&1.into(), &"1.0.0".into()));
+    let changes = |report: &serde_json::Value| -> Vec<String> {
+        let releases = report["plan"]["releases"].as_array().expect("releases");
+        releases.iter().map(|r| r["change"]["kind"].as_str().expect("a kind").to_string()).collect()
+    };
+    assert_eq!(changes(&first), ["new", "new"]);
+    answers(&cluster, &lab.v1);
+    let _ = cluster.kubectl(["get", "crd", "-o", "name"]).ok();
+    let _ = lab.ask(&cluster, helm, &["status"]).ok();
+
+    let again = lab.install(&v1, &cluster, helm, &[]).ok().json();
+    assert_eq!(changes(&again), ["unchanged", "unchanged"]);
+    assert_eq!(again["loaded"]["bytes_sent"], 0, "images that are there are not sent again");
+    assert_eq!(again["plan"]["bytes_to_store"], 0, "packs that are there are not read again");
+
+    let second = lab.install(&v2, &cluster, helm, &[]).ok().json();
+    assert_eq!(second["version"], "2.0.0");
+    assert_eq!(changes(&second), ["changed", "changed"]);
+    answers(&cluster, &lab.v2);
+    let values = helm_says(&cluster, helm, &["get", "values", "shop-web"]);
+    assert_eq!(values["replicas"], 1, "the site's values are kept for the next version");
+
+    let listed = helm_says(&cluster, helm, &["list"]);
+    let mut names: Vec<&str> = listed.as_array().expect("releases").iter().filter_map(|r| r["name"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["shop-db", "shop-web"]);
+    let history = helm_says(&cluster, helm, &["history", "shop-web"]);
+    let last = history.as_array().and_then(|h| h.last()).expect("revisions");
+    assert_eq!((&last["status"], &last["app_version"]), (&"deployed".into(), &"2.0.0".into()), "{history}");
+
+    let revisions = lab.ask(&cluster, helm, &["history", PRODUCT]).ok().json();
+    let outcomes: Vec<&str> = revisions.as_array().expect("records").iter().filter_map(|r| r["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["superseded", "superseded", "installed"]);
+    let status = lab.ask(&cluster, helm, &["status"]).ok().json();
+    assert_eq!((&status[0]["product"], &status[0]["version"]), (&PRODUCT.into(), &"2.0.0".into()));
+
+    // somebody deletes a workload by hand: status says so and does not exit with 0
+    let _ = cluster.kubectl(["-n", NAMESPACE, "delete", "deployment", "shop-web", "--wait=true"]).ok();
+    let drift = lab.ask(&cluster, helm, &["status"]).ends_with(14);
+    assert!(drift.stdout.contains("shop-web"), "{}", drift.stdout);
+
+    // an older release is refused, with its own exit code, and changes nothing
+    let older = lab.install(&v1, &cluster, helm, &[]).ends_with(6);
+    assert!(older.stderr.contains("older than"), "{}", older.stderr);
+
+    let gone = lab.ask(&cluster, helm, &["uninstall", PRODUCT, "--yes"]).ok().json();
+    assert_eq!(gone["releases_removed"], serde_json::json!(["shop-web", "shop-db"]));
+    assert_eq!(helm_says(&cluster, helm, &["list"]), serde_json::json!([]));
+    assert_eq!(lab.ask(&cluster, helm, &["status"]).ok().json(), serde_json::json!([]));
+}
