@@ -161,7 +161,7 @@ pub fn read_list(bytes: &[u8]) -> Result<Vec<Extent>, Error> {
 pub fn push(extents: &mut Vec<Extent>, extent: Extent) {
     match extents.last_mut() {
         Some(last) if last.pack == extent.pack && last.offset + last.length == extent.offset => {
-            last.length += extent.length
+            last.length += extent.length;
         }
         _ => extents.push(extent),
     }

@@ -225,7 +225,7 @@ mod tests {
         assert!(refusal(&trailing, 100_000).contains("bytes follow"));
         assert!(refusal(&good[..good.len() - 1], 100_000).contains("cut short"));
         assert!(refusal(b"plain bytes", 11).contains("does not start"));
-        let mut named = good.clone();
+        let mut named = good;
         named[4] |= 1;
         assert!(refusal(&named, 100_000).contains("dictionary"));
     }

@@ -66,12 +66,7 @@ pub async fn examine(site: &Site, probes: &Probes<'_>) -> Vec<Finding> {
     findings.push(certs_d(site));
     findings.push(helm(site, probes.launcher).await);
     findings.extend(cluster(site, probes.context).await);
-    findings.extend(
-        probes
-            .directories
-            .iter()
-            .map(|directory| disk(directory, space(directory))),
-    );
+    findings.extend(probes.directories.iter().map(|directory| disk(directory, space(directory))));
     findings
 }
 
@@ -86,38 +81,20 @@ impl fmt::Display for Health {
 }
 
 fn ok(check: &'static str, detail: impl Into<String>) -> Finding {
-    Finding {
-        check,
-        state: Health::Ok,
-        detail: detail.into(),
-        remedy: None,
-    }
+    Finding { check, state: Health::Ok, detail: detail.into(), remedy: None }
 }
 
 fn warning(check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding {
-        check,
-        state: Health::Warning,
-        detail: detail.into(),
-        remedy: Some(remedy.into()),
-    }
+    Finding { check, state: Health::Warning, detail: detail.into(), remedy: Some(remedy.into()) }
 }
 
 fn problem(check: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding {
-        check,
-        state: Health::Problem,
-        detail: detail.into(),
-        remedy: Some(remedy.into()),
-    }
+    Finding { check, state: Health::Problem, detail: detail.into(), remedy: Some(remedy.into()) }
 }
 
 fn distribution(site: &Site) -> Finding {
     let check = "machine";
-    let version = site
-        .distribution_version
-        .as_deref()
-        .unwrap_or("of unknown version");
+    let version = site.distribution_version.as_deref().unwrap_or("of unknown version");
     match site.distribution {
         Distribution::MicroK8s if site.worker_node => warning(
             check,
@@ -132,11 +109,7 @@ fn distribution(site: &Site) -> Finding {
 fn containerd(site: &Site, probes: &Probes<'_>) -> Finding {
     let check = "containerd";
     let Some(place) = &site.containerd_socket else {
-        return problem(
-            check,
-            "no socket found",
-            "start Kubernetes on this machine, or give the socket's path",
-        );
+        return problem(check, "no socket found", "start Kubernetes on this machine, or give the socket's path");
     };
     match (probes.containerd_version)(&place.path) {
         Err(cause) => problem(
@@ -186,17 +159,11 @@ fn certs_d(site: &Site) -> Finding {
 async fn helm(site: &Site, launcher: &Launcher) -> Finding {
     let check = "Helm";
     match Helm::find(&site.helm, launcher).await {
-        Ok(helm) => ok(
-            check,
-            format!("{} at {}", helm.version(), described(helm.place())),
-        ),
+        Ok(helm) => ok(check, format!("{} at {}", helm.version(), described(helm.place()))),
         Err(error) => problem(
             check,
             chain(&error),
-            format!(
-                "carry Helm {} or later in the bundle, or give one with --helm",
-                crate::helm::OLDEST
-            ),
+            format!("carry Helm {} or later in the bundle, or give one with --helm", crate::helm::OLDEST),
         ),
     }
 }
@@ -204,11 +171,7 @@ async fn helm(site: &Site, launcher: &Launcher) -> Finding {
 async fn cluster(site: &Site, context: Option<&str>) -> Vec<Finding> {
     let check = "API server";
     let Some(place) = &site.kubeconfig else {
-        return vec![problem(
-            check,
-            "no kubeconfig found",
-            "give one with --kubeconfig",
-        )];
+        return vec![problem(check, "no kubeconfig found", "give one with --kubeconfig")];
     };
     let connected = match Cluster::connect(&place.path, context).await {
         Ok(cluster) => cluster.version().await.map(|version| (cluster, version)),
@@ -217,21 +180,14 @@ async fn cluster(site: &Site, context: Option<&str>) -> Vec<Finding> {
     let (cluster, version) = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            let remedy = format!(
-                "check that Kubernetes runs, and the kubeconfig {}",
-                described(place)
-            );
+            let remedy = format!("check that Kubernetes runs, and the kubeconfig {}", described(place));
             return vec![problem(check, chain(&error), remedy)];
         }
     };
     let mut findings = vec![api_server(&version, &cluster, place)];
     findings.push(match cluster.nodes().await {
         Ok(found) => nodes(&found),
-        Err(error) => warning(
-            "nodes",
-            chain(&error),
-            "nothing is known about the nodes; the install may still work",
-        ),
+        Err(error) => warning("nodes", chain(&error), "nothing is known about the nodes; the install may still work"),
     });
     let always = match site.always_pull_images {
         Some(true) => Ok(true),
@@ -239,29 +195,18 @@ async fn cluster(site: &Site, context: Option<&str>) -> Vec<Finding> {
     };
     findings.push(match always {
         Ok(always) => pull_policy(always),
-        Err(error) => warning(
-            "image pulls",
-            chain(&error),
-            "could not be tried; AlwaysPullImages must be off",
-        ),
+        Err(error) => warning("image pulls", chain(&error), "could not be tried; AlwaysPullImages must be off"),
     });
     findings
 }
 
 fn api_server(version: &str, cluster: &Cluster, place: &Place) -> Finding {
     let check = "API server";
-    let detail = format!(
-        "Kubernetes {version} at {} as {}, by {}",
-        cluster.server(),
-        cluster.who(),
-        described(place)
-    );
+    let detail = format!("Kubernetes {version} at {} as {}, by {}", cluster.server(), cluster.who(), described(place));
     match lenient(version) {
-        Some(known) if known < OLDEST_KUBERNETES => warning(
-            check,
-            detail,
-            format!("versions before {OLDEST_KUBERNETES} are not tested: upgrade Kubernetes"),
-        ),
+        Some(known) if known < OLDEST_KUBERNETES => {
+            warning(check, detail, format!("versions before {OLDEST_KUBERNETES} are not tested: upgrade Kubernetes"))
+        }
         _ => ok(check, detail),
     }
 }
@@ -269,17 +214,9 @@ fn api_server(version: &str, cluster: &Cluster, place: &Place) -> Finding {
 fn nodes(nodes: &[NodeFacts]) -> Finding {
     let check = "nodes";
     let names = |of: &dyn Fn(&&NodeFacts) -> bool| {
-        nodes
-            .iter()
-            .filter(of)
-            .map(|node| node.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+        nodes.iter().filter(of).map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let usable = nodes
-        .iter()
-        .filter(|node| node.ready && node.schedulable)
-        .count();
+    let usable = nodes.iter().filter(|node| node.ready && node.schedulable).count();
     let not_ready = names(&|node| !node.ready);
     if usable == 0 {
         return problem(
@@ -289,11 +226,7 @@ fn nodes(nodes: &[NodeFacts]) -> Finding {
         );
     }
     if !not_ready.is_empty() {
-        return warning(
-            check,
-            format!("not ready: {not_ready}"),
-            "bring them back, or remove them from the cluster",
-        );
+        return warning(check, format!("not ready: {not_ready}"), "bring them back, or remove them from the cluster");
     }
     if usable > 1 {
         let all = names(&|node| node.schedulable);
@@ -322,25 +255,13 @@ fn disk(directory: &Path, space: std::io::Result<Space>) -> Finding {
     let check = "disk";
     let place = directory.display();
     match space {
-        Err(error) => problem(
-            check,
-            format!("{place}: {error}"),
-            "name a directory that can be used",
-        ),
+        Err(error) => problem(check, format!("{place}: {error}"), "name a directory that can be used"),
         Ok(Space { free, total }) => {
             let detail = format!("{} free of {} at {place}", size(free), size(total));
             if free < LITTLE_SPACE {
-                problem(
-                    check,
-                    detail,
-                    format!("make room: less than {} is left", size(LITTLE_SPACE)),
-                )
+                problem(check, detail, format!("make room: less than {} is left", size(LITTLE_SPACE)))
             } else if free < total / SPACE_PART {
-                warning(
-                    check,
-                    detail,
-                    "the kubelet removes images when the disk is 85 % full: make room",
-                )
+                warning(check, detail, "the kubelet removes images when the disk is 85 % full: make room")
             } else {
                 ok(check, detail)
             }
@@ -355,9 +276,7 @@ fn described(place: &Place) -> String {
 // "v1.34.4+k3s1", "1.6.20~ds1" and "v2.2.3-k8s" are all versions here
 fn lenient(text: &str) -> Option<Version> {
     let core = text.trim().trim_start_matches('v');
-    let core = core
-        .split(|c: char| !c.is_ascii_digit() && c != '.')
-        .next()?;
+    let core = core.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
     Version::parse(core).ok()
 }
 
@@ -394,18 +313,9 @@ mod tests {
     fn judges_nodes() {
         for (found, state) in [
             (vec![node("a", true, true)], Health::Ok),
-            (
-                vec![node("a", true, true), node("b", true, false)],
-                Health::Ok,
-            ),
-            (
-                vec![node("a", true, true), node("b", true, true)],
-                Health::Warning,
-            ),
-            (
-                vec![node("a", true, true), node("b", false, true)],
-                Health::Warning,
-            ),
+            (vec![node("a", true, true), node("b", true, false)], Health::Ok),
+            (vec![node("a", true, true), node("b", true, true)], Health::Warning),
+            (vec![node("a", true, true), node("b", false, true)], Health::Warning),
             (vec![node("a", true, false)], Health::Problem),
             (vec![], Health::Problem),
         ] {
@@ -423,25 +333,15 @@ mod tests {
             (5 * gib, 100 * gib, Health::Warning),
             (50 * gib, 100 * gib, Health::Ok),
         ] {
-            assert_eq!(
-                disk(Path::new("/x"), Ok(Space { free, total })).state,
-                state
-            );
+            assert_eq!(disk(Path::new("/x"), Ok(Space { free, total })).state, state);
         }
         assert_eq!(size(3 * gib / 2), "1.5 GiB");
     }
 
     #[test]
     fn reads_versions_with_tails() {
-        for (text, expected) in [
-            ("v1.34.4+k3s1", "1.34.4"),
-            ("1.6.20~ds1", "1.6.20"),
-            ("v2.2.3-k8s", "2.2.3"),
-        ] {
-            assert_eq!(
-                lenient(text).map(|version| version.to_string()).as_deref(),
-                Some(expected)
-            );
+        for (text, expected) in [("v1.34.4+k3s1", "1.34.4"), ("1.6.20~ds1", "1.6.20"), ("v2.2.3-k8s", "2.2.3")] {
+            assert_eq!(lenient(text).map(|version| version.to_string()).as_deref(), Some(expected));
         }
         assert_eq!(lenient("unknown"), None);
     }
@@ -449,12 +349,7 @@ mod tests {
     #[tokio::test]
     async fn reports_every_problem_of_an_empty_machine() {
         let dir = tempfile::tempdir().expect("a directory");
-        let site = Site::find(
-            dir.path(),
-            &crate::site::Given::default(),
-            &crate::site::Environment::default(),
-            &[],
-        );
+        let site = Site::find(dir.path(), &crate::site::Given::default(), &crate::site::Environment::default(), &[]);
         let launcher = Launcher::new(dir.path(), None, None);
         let probes = Probes {
             launcher: &launcher,
@@ -463,11 +358,8 @@ mod tests {
             directories: &[],
         };
         let findings = examine(&site, &probes).await;
-        let problems: Vec<_> = findings
-            .iter()
-            .filter(|one| one.state == Health::Problem)
-            .map(|one| one.check)
-            .collect();
+        let problems: Vec<_> =
+            findings.iter().filter(|one| one.state == Health::Problem).map(|one| one.check).collect();
         assert_eq!(problems, ["containerd", "Helm", "API server"]);
     }
 }

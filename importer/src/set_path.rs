@@ -21,22 +21,15 @@ const MAX_STEPS: usize = 30;
 
 /// The assignments of one `--set` text, in their order.
 pub(crate) fn parse_assignments(text: &str) -> Result<Vec<(Vec<Step>, Value)>, Error> {
-    let mut scanner = Scanner {
-        chars: text.chars().peekable(),
-    };
+    let mut scanner = Scanner { chars: text.chars().peekable() };
     let mut assignments = Vec::new();
     while scanner.chars.peek().is_some() {
         let mut name = String::new();
-        let assignment = scanner
-            .assignment(&mut name)
-            .map_err(|fault| Error::Set { name, fault })?;
+        let assignment = scanner.assignment(&mut name).map_err(|fault| Error::Set { name, fault })?;
         assignments.push(assignment);
     }
     if assignments.is_empty() {
-        return Err(Error::Set {
-            name: String::new(),
-            fault: SetFault::NoValue,
-        });
+        return Err(Error::Set { name: String::new(), fault: SetFault::NoValue });
     }
     Ok(assignments)
 }

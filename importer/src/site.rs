@@ -125,12 +125,7 @@ impl Site {
     /// A path from a flag or from the bundle is taken as it is, below no root, whether it exists or not.
     /// Of several files in `$KUBECONFIG` the first that exists is taken: they are not merged.
     #[must_use]
-    pub fn find(
-        root: &Path,
-        given: &Given,
-        environment: &Environment,
-        carried_helm: &[PathBuf],
-    ) -> Self {
+    pub fn find(root: &Path, given: &Given, environment: &Environment, carried_helm: &[PathBuf]) -> Self {
         let root = Root(root);
         let distribution = root.distribution();
         let snap = distribution == Distribution::MicroK8s;
@@ -139,10 +134,8 @@ impl Site {
             distribution,
             distribution_version: root.snap_version().filter(|_| snap),
             worker_node: snap && root.has(&format!("{MICROK8S_DATA}/var/lock/clustered.lock")),
-            containerd_socket: from_flag(given.containerd_socket.as_ref())
-                .or_else(|| root.socket()),
-            kubeconfig: from_flag(given.kubeconfig.as_ref())
-                .or_else(|| root.kubeconfig(environment)),
+            containerd_socket: from_flag(given.containerd_socket.as_ref()).or_else(|| root.socket()),
+            kubeconfig: from_flag(given.kubeconfig.as_ref()).or_else(|| root.kubeconfig(environment)),
             certs_d: from_flag(given.certs_d.as_ref()).or_else(|| root.certs_d()),
             snapshotter: root.snapshotter(distribution),
             helm: root.helm(given.helm.as_ref(), carried_helm, environment),
@@ -212,10 +205,7 @@ impl Root<'_> {
 
     fn socket(&self) -> Option<Place> {
         self.first(&[
-            (
-                &format!("{MICROK8S_COMMON}/run/containerd.sock"),
-                Origin::Distribution,
-            ),
+            (&format!("{MICROK8S_COMMON}/run/containerd.sock"), Origin::Distribution),
             ("run/k3s/containerd/containerd.sock", Origin::Distribution),
             ("run/containerd/containerd.sock", Origin::Usual),
         ])
@@ -223,24 +213,15 @@ impl Root<'_> {
 
     fn certs_d(&self) -> Option<Place> {
         self.first(&[
-            (
-                &format!("{MICROK8S_DATA}/args/certs.d"),
-                Origin::Distribution,
-            ),
-            (
-                &format!("{K3S}/agent/etc/containerd/certs.d"),
-                Origin::Distribution,
-            ),
+            (&format!("{MICROK8S_DATA}/args/certs.d"), Origin::Distribution),
+            (&format!("{K3S}/agent/etc/containerd/certs.d"), Origin::Distribution),
             ("etc/containerd/certs.d", Origin::Usual),
         ])
     }
 
     fn kubeconfig(&self, environment: &Environment) -> Option<Place> {
         let own = [
-            (
-                format!("{MICROK8S_DATA}/credentials/client.config"),
-                Origin::Distribution,
-            ),
+            (format!("{MICROK8S_DATA}/credentials/client.config"), Origin::Distribution),
             ("etc/rancher/k3s/k3s.yaml".to_string(), Origin::Distribution),
         ];
         own.iter()
@@ -256,21 +237,11 @@ impl Root<'_> {
     }
 
     // the wrappers in /snap/bin are never taken: on a worker node they refuse and still exit with 0
-    fn helm(
-        &self,
-        given: Option<&PathBuf>,
-        carried: &[PathBuf],
-        environment: &Environment,
-    ) -> Vec<Place> {
+    fn helm(&self, given: Option<&PathBuf>, carried: &[PathBuf], environment: &Environment) -> Vec<Place> {
         let mut places: Vec<Place> = from_flag(given).into_iter().collect();
-        places.extend(carried.iter().map(|path| Place {
-            path: path.clone(),
-            origin: Origin::Bundle,
-        }));
+        places.extend(carried.iter().map(|path| Place { path: path.clone(), origin: Origin::Bundle }));
         for name in ["helm", "helm3"] {
-            places.extend(
-                self.first(&[(&format!("{MICROK8S_SNAP}/bin/{name}"), Origin::Distribution)]),
-            );
+            places.extend(self.first(&[(&format!("{MICROK8S_SNAP}/bin/{name}"), Origin::Distribution)]));
         }
         let path = environment.path.as_deref().unwrap_or_default();
         for name in ["helm", "helm3"] {
@@ -291,26 +262,19 @@ impl Root<'_> {
             Distribution::K3s => vec![format!("{K3S}/agent/etc/containerd/config.toml")],
             Distribution::Other => vec!["etc/containerd/config.toml".to_string()],
         };
-        files
-            .iter()
-            .find_map(|file| snapshotter_in(&self.read(file)?))
+        files.iter().find_map(|file| snapshotter_in(&self.read(file)?))
     }
 
     fn snap_version(&self) -> Option<String> {
         let text = self.read(&format!("{MICROK8S_SNAP}/meta/snap.yaml"))?;
-        let version = text
-            .lines()
-            .find_map(|line| line.strip_prefix("version:"))?;
+        let version = text.lines().find_map(|line| line.strip_prefix("version:"))?;
         Some(version.trim().trim_matches(['\'', '"']).to_string())
     }
 
     fn first(&self, places: &[(&str, Origin)]) -> Option<Place> {
         places
             .iter()
-            .map(|(path, origin)| Place {
-                path: self.0.join(path),
-                origin: *origin,
-            })
+            .map(|(path, origin)| Place { path: self.0.join(path), origin: *origin })
             .find(|place| place.path.exists())
     }
 
@@ -336,10 +300,7 @@ impl Root<'_> {
 }
 
 fn from_flag(path: Option<&PathBuf>) -> Option<Place> {
-    path.map(|path| Place {
-        path: path.clone(),
-        origin: Origin::Given,
-    })
+    path.map(|path| Place { path: path.clone(), origin: Origin::Given })
 }
 
 /// The `snapshotter` of the CRI plugin's section; a template's placeholder is no answer.
@@ -349,12 +310,7 @@ fn snapshotter_in(toml: &str) -> Option<String> {
         if line.starts_with('[') {
             in_cri = line.contains(".cri\"") || line.contains("cri.v1.images");
         } else if in_cri && let Some((key, value)) = line.split_once('=') {
-            let value = value
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .trim_matches(['"', '\'']);
+            let value = value.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']);
             if key.trim() == "snapshotter" && !value.is_empty() && !value.contains('$') {
                 return Some(value.to_string());
             }

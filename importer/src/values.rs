@@ -106,17 +106,13 @@ impl Values {
     /// [`Error::Yaml`] for anything that is not YAML within [`YamlLimits::VALUES`];
     /// [`Error::NotOneMap`] for a list, a scalar or several documents.
     pub fn parse(text: &str, origin: &str) -> Result<Self, Error> {
-        let documents = documents(text, YamlLimits::VALUES).map_err(|source| Error::Yaml {
-            origin: origin.to_string(),
-            source,
-        })?;
+        let documents =
+            documents(text, YamlLimits::VALUES).map_err(|source| Error::Yaml { origin: origin.to_string(), source })?;
         let mut documents = documents.into_iter();
         match (documents.next(), documents.next()) {
             (None, _) => Ok(Self::default()),
             (Some(Value::Object(map)), None) => Ok(Self(map)),
-            _ => Err(Error::NotOneMap {
-                origin: origin.to_string(),
-            }),
+            _ => Err(Error::NotOneMap { origin: origin.to_string() }),
         }
     }
 
@@ -128,14 +124,8 @@ impl Values {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let mut text = String::new();
         File::open(path)
-            .and_then(|file| {
-                file.take(YamlLimits::VALUES.bytes as u64 + 1)
-                    .read_to_string(&mut text)
-            })
-            .map_err(|source| Error::Read {
-                path: path.to_path_buf(),
-                source,
-            })?;
+            .and_then(|file| file.take(YamlLimits::VALUES.bytes as u64 + 1).read_to_string(&mut text))
+            .map_err(|source| Error::Read { path: path.to_path_buf(), source })?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -150,10 +140,7 @@ impl Values {
         let assignments = parse_assignments(text)?;
         let mut root = Value::Object(self.0.clone());
         for (steps, value) in assignments {
-            assign(&mut root, &steps, value).map_err(|fault| Error::Set {
-                name: name_of(&steps),
-                fault,
-            })?;
+            assign(&mut root, &steps, value).map_err(|fault| Error::Set { name: name_of(&steps), fault })?;
         }
         if let Value::Object(map) = root {
             self.0 = map;
@@ -216,10 +203,7 @@ impl Values {
             .mode(0o600)
             .open(path)
             .and_then(|mut file| file.write_all(self.to_json().as_bytes()))
-            .map_err(|source| Error::Write {
-                path: path.to_path_buf(),
-                source,
-            })
+            .map_err(|source| Error::Write { path: path.to_path_buf(), source })
     }
 }
 
@@ -350,19 +334,10 @@ mod tests {
         assert_eq!(set("a: {b: 1, c: 2}", "a.b=3"), r#"{"a":{"b":3,"c":2}}"#);
         assert_eq!(set("", "a={x,1,true}"), r#"{"a":["x",1,true]}"#);
         assert_eq!(set("", "a={}"), r#"{"a":[""]}"#);
-        assert_eq!(
-            set("a: [1, 2]", "a[1]=x,a[3]=y"),
-            r#"{"a":[1,"x",null,"y"]}"#
-        );
-        assert_eq!(
-            set("", "a[0].b=c,a[0].d[1]=e"),
-            r#"{"a":[{"b":"c","d":[null,"e"]}]}"#
-        );
+        assert_eq!(set("a: [1, 2]", "a[1]=x,a[3]=y"), r#"{"a":[1,"x",null,"y"]}"#);
+        assert_eq!(set("", "a[0].b=c,a[0].d[1]=e"), r#"{"a":[{"b":"c","d":[null,"e"]}]}"#);
         assert_eq!(set("", r"a\.b=c\,d,e=f"), r#"{"a.b":"c,d","e":"f"}"#);
-        assert_eq!(
-            set("", r"n.kubernetes\.io/role=x"),
-            r#"{"n":{"kubernetes.io/role":"x"}}"#
-        );
+        assert_eq!(set("", r"n.kubernetes\.io/role=x"), r#"{"n":{"kubernetes.io/role":"x"}}"#);
     }
 
     #[test]
@@ -383,32 +358,20 @@ mod tests {
         ] {
             assert_eq!(fault(start, text), expected, "{text}");
         }
-        assert_eq!(
-            fault("", &format!("{}a=1", "a.".repeat(31))),
-            SetFault::TooDeep
-        );
+        assert_eq!(fault("", &format!("{}a=1", "a.".repeat(31))), SetFault::TooDeep);
     }
 
     #[test]
     fn merges_maps_and_replaces_the_rest() {
         let mut base = values("a: {b: 1, c: [1, 2], d: x}\ne: 1");
         base.merge(values("a: {c: [3], d: null, f: 4}\ne: {g: 1}"));
-        assert_eq!(
-            base.to_json(),
-            r#"{"a":{"b":1,"c":[3],"d":null,"f":4},"e":{"g":1}}"#
-        );
+        assert_eq!(base.to_json(), r#"{"a":{"b":1,"c":[3],"d":null,"f":4},"e":{"g":1}}"#);
     }
 
     #[test]
     fn one_spelling_whatever_the_order() {
-        assert_eq!(
-            values("b: 1\na: {z: 1, y: \"é\\n\"}").to_json(),
-            "{\"a\":{\"y\":\"é\\n\",\"z\":1},\"b\":1}"
-        );
-        assert_eq!(
-            values("b: 1\na: 2").digest(),
-            values("{\"a\": 2, \"b\": 1}").digest()
-        );
+        assert_eq!(values("b: 1\na: {z: 1, y: \"é\\n\"}").to_json(), "{\"a\":{\"y\":\"é\\n\",\"z\":1},\"b\":1}");
+        assert_eq!(values("b: 1\na: 2").digest(), values("{\"a\": 2, \"b\": 1}").digest());
         assert_eq!(values("").to_json(), "{}");
     }
 
@@ -425,25 +388,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("v.yaml");
         std::fs::write(&path, format!("a: {}", "x".repeat(1 << 20))).expect("written");
-        assert!(matches!(
-            Values::read(&path),
-            Err(Error::Yaml {
-                source: YamlError::TooLong { .. },
-                ..
-            })
-        ));
-        assert!(matches!(
-            Values::read(&dir.path().join("none")),
-            Err(Error::Read { .. })
-        ));
+        assert!(matches!(Values::read(&path), Err(Error::Yaml { source: YamlError::TooLong { .. }, .. })));
+        assert!(matches!(Values::read(&dir.path().join("none")), Err(Error::Read { .. })));
     }
 
     #[test]
     fn debug_shows_no_value() {
-        assert_eq!(
-            format!("{:?}", values("password: hunter2")),
-            "Values(1 keys)"
-        );
+        assert_eq!(format!("{:?}", values("password: hunter2")), "Values(1 keys)");
     }
 
     #[test]
@@ -454,9 +405,6 @@ mod tests {
         values("a: 1").write_new(&path).expect("written");
         let mode = path.metadata().expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(
-            values("a: 1").write_new(&path),
-            Err(Error::Write { .. })
-        ));
+        assert!(matches!(values("a: 1").write_new(&path), Err(Error::Write { .. })));
     }
 }

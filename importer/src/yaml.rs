@@ -19,17 +19,9 @@ pub struct YamlLimits {
 
 impl YamlLimits {
     /// For a file of site values: 1 MiB, 100,000 nodes, no key twice.
-    pub const VALUES: Self = Self {
-        bytes: 1 << 20,
-        nodes: 100_000,
-        unique_keys: true,
-    };
+    pub const VALUES: Self = Self { bytes: 1 << 20, nodes: 100_000, unique_keys: true };
     /// For what Helm rendered: 32 MiB, 2,000,000 nodes, the last key wins.
-    pub const RENDERED: Self = Self {
-        bytes: 32 << 20,
-        nodes: 2_000_000,
-        unique_keys: false,
-    };
+    pub const RENDERED: Self = Self { bytes: 32 << 20, nodes: 2_000_000, unique_keys: false };
 }
 
 /// The deepest nesting that is read, in maps and lists.
@@ -65,17 +57,11 @@ pub enum YamlError {
 /// [`YamlError::TooLong`] before anything is parsed, else [`YamlError::Parse`].
 pub fn documents(text: &str, limits: YamlLimits) -> Result<Vec<Value>, YamlError> {
     if text.len() > limits.bytes {
-        return Err(YamlError::TooLong {
-            length: text.len(),
-            limit: limits.bytes,
-        });
+        return Err(YamlError::TooLong { length: text.len(), limit: limits.bytes });
     }
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options(limits))
-        .map_err(|error| parse_error(&error))?;
-    Ok(documents
-        .into_iter()
-        .filter(|document| !document.is_null())
-        .collect())
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(text, options(limits)).map_err(|error| parse_error(&error))?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
 fn options(limits: YamlLimits) -> serde_saphyr::Options {
@@ -89,11 +75,7 @@ fn options(limits: YamlLimits) -> serde_saphyr::Options {
     let mut options = serde_saphyr::Options::default();
     options.alias_limits.max_total_replayed_events = limits.nodes;
     options.budget = Some(budget);
-    options.duplicate_keys = if limits.unique_keys {
-        DuplicateKeyPolicy::Error
-    } else {
-        DuplicateKeyPolicy::LastWins
-    };
+    options.duplicate_keys = if limits.unique_keys { DuplicateKeyPolicy::Error } else { DuplicateKeyPolicy::LastWins };
     // as Helm reads it, which is YAML 1.1 here
     options.legacy_octal_numbers = true;
     options.with_snippet = false;
@@ -102,38 +84,22 @@ fn options(limits: YamlLimits) -> serde_saphyr::Options {
 
 fn parse_error(error: &serde_saphyr::Error) -> YamlError {
     let error = error.without_snippet();
-    let (line, column) = error
-        .location()
-        .map_or((0, 0), |at| (at.line(), at.column()));
+    let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let reason = match error {
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
-            format!(
-                "the key {} stands twice",
-                key.as_deref().unwrap_or("of this line")
-            )
+            format!("the key {} stands twice", key.as_deref().unwrap_or("of this line"))
         }
         error => {
             let text = error.to_string();
             let text = text.lines().next().unwrap_or_default();
-            text.split(" at line ")
-                .next()
-                .unwrap_or_default()
-                .to_string()
+            text.split(" at line ").next().unwrap_or_default().to_string()
         }
     };
-    YamlError::Parse {
-        line,
-        column,
-        reason: reason.chars().take(300).collect(),
-    }
+    YamlError::Parse { line, column, reason: reason.chars().take(300).collect() }
 }
 
 fn place(line: u64, column: u64) -> String {
-    if line == 0 {
-        String::new()
-    } else {
-        format!(" at line {line}, column {column}")
-    }
+    if line == 0 { String::new() } else { format!(" at line {line}, column {column}") }
 }
 
 #[cfg(test)]
@@ -141,15 +107,12 @@ mod tests {
     use super::*;
 
     fn reason(text: &str, limits: YamlLimits) -> String {
-        documents(text, limits)
-            .expect_err("it is refused")
-            .to_string()
+        documents(text, limits).expect_err("it is refused").to_string()
     }
 
     #[test]
     fn leaves_out_empty_documents() {
-        let found =
-            documents("---\n# nothing\n---\na: 1\n---\n", YamlLimits::RENDERED).expect("sound");
+        let found = documents("---\n# nothing\n---\na: 1\n---\n", YamlLimits::RENDERED).expect("sound");
         assert_eq!(found, [serde_json::json!({"a": 1})]);
     }
 
@@ -183,10 +146,7 @@ mod tests {
     #[test]
     fn refuses_what_is_too_long() {
         let text = format!("a: {}", "x".repeat(1 << 20));
-        assert!(matches!(
-            documents(&text, YamlLimits::VALUES),
-            Err(YamlError::TooLong { .. })
-        ));
+        assert!(matches!(documents(&text, YamlLimits::VALUES), Err(YamlError::TooLong { .. })));
     }
 
     #[test]

@@ -73,9 +73,17 @@ fn openssl_verifies_the_release_signature_and_makes_keys_that_sign() {
     assert!(verified.stdout.contains("Verified Successfully"), "{}", verified.stdout);
     // a key made by openssl
     let key = lab.path("openssl.key");
-    let _ = run("openssl", ["genpkey".as_ref(), "-algorithm".as_ref(), "ed25519".as_ref(), "-out".as_ref(), key.as_os_str()]).ok();
+    let _ = run(
+        "openssl",
+        ["genpkey".as_ref(), "-algorithm".as_ref(), "ed25519".as_ref(), "-out".as_ref(), key.as_os_str()],
+    )
+    .ok();
     let public = lab.path("openssl.pub");
-    let _ = run("openssl", ["pkey".as_ref(), "-in".as_ref(), key.as_os_str(), "-pubout".as_ref(), "-out".as_ref(), public.as_os_str()]).ok();
+    let _ = run(
+        "openssl",
+        ["pkey".as_ref(), "-in".as_ref(), key.as_os_str(), "-pubout".as_ref(), "-out".as_ref(), public.as_os_str()],
+    )
+    .ok();
     let mut create = Command::new(sealift_tests::bundler());
     create.args(["trust", "create", "--vendor", "acme", "--root-key"]).arg(&key).arg("--release-key");
     let _ = run_command(create.arg(lab.path("release.key.pub")).arg("--out").arg(lab.path("root2"))).ok();

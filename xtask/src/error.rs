@@ -35,6 +35,12 @@ pub(crate) enum Error {
         /// What to do.
         remedy: String,
     },
+    /// Tests failed.
+    #[error("{failed} tests failed; they are named above")]
+    Tests {
+        /// How many.
+        failed: u64,
+    },
     /// A program said something else than it should.
     #[error("{command}\n  does not say {what}")]
     NotSaid {

@@ -1,14 +1,14 @@
 //! `test`: servers, programs, then every test of the workspace.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use sealift_tests::{Cluster, Containerd};
+use sealift_tests::{Cluster, Containerd, ContainerdOnly};
 
 use crate::error::Error;
 use crate::servers;
-use crate::shell::{build_programs, cargo, failed, is_root, seconds, start_error};
+use crate::shell::{build_programs, cargo, is_root, seconds, start_error};
 
 /// Runs every test; `quick` leaves out those that need servers.
 ///
@@ -24,29 +24,54 @@ pub(crate) fn run(quick: bool) -> Result<(), Error> {
         servers::provide()?;
     }
     build_programs()?;
-    let mut command = cargo()?;
-    command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
-    // one cluster for all tests of single parts; journeys start their own
-    let mut _cluster = None;
-    if quick {
-        command.env_remove("SEALIFT_SERVERS");
-    } else {
-        let cluster = Cluster::start("parts", Containerd::V2);
-        command.env("SEALIFT_SERVERS", "1").env("SEALIFT_KUBECONFIG", cluster.kubeconfig());
-        _cluster = Some(cluster);
-    }
-    let mut child = command.spawn().map_err(|source| start_error(&command, source))?;
     let mut total = Total::default();
+    let mut whole = true;
+    if quick {
+        let mut all = everything()?;
+        all.env_remove("SEALIFT_SERVERS");
+        whole &= pass(&mut all, &mut total)?;
+    } else {
+        // one cluster and two containerds for the tests of single parts; journeys start their own
+        let cluster = Cluster::start("parts", Containerd::V2);
+        for (containerd, helm) in [(Containerd::V2, "4"), (Containerd::Debian, "3")] {
+            let own = ContainerdOnly::start(containerd);
+            let mut command = if containerd == Containerd::V2 { everything()? } else { parts()? };
+            command.env("SEALIFT_SERVERS", "1").env("SEALIFT_KUBECONFIG", cluster.kubeconfig());
+            command.env("SEALIFT_CONTAINERD_SOCKET", own.socket()).env("SEALIFT_CTR", containerd.ctr());
+            command.env("SEALIFT_CONTAINERD", containerd.ctr().with_file_name("containerd"));
+            command.env("SEALIFT_TEST_HELM", helm);
+            whole &= pass(&mut command, &mut total)?;
+        }
+    }
+    println!("tests and what they needed took {}", seconds(begun.elapsed()));
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.ignored);
+    if whole { Ok(()) } else { Err(Error::Tests { failed: total.failed }) }
+}
+
+fn everything() -> Result<Command, Error> {
+    let mut command = cargo()?;
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    Ok(command)
+}
+
+// What depends on the version of containerd or Helm.
+fn parts() -> Result<Command, Error> {
+    let mut command = cargo()?;
+    command.args(["test", "--package", "sealift-tests", "--no-fail-fast"]);
+    command.args(["--test", "containerd_parts", "--test", "cluster_parts"]);
+    Ok(command)
+}
+
+// Runs the tests, passing on what they print; false if one failed.
+fn pass(command: &mut Command, total: &mut Total) -> Result<bool, Error> {
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|source| start_error(command, source))?;
     if let Some(out) = child.stdout.take() {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             println!("{line}");
             total.add(&line);
         }
     }
-    let status = child.wait().map_err(|source| start_error(&command, source))?;
-    println!("tests and what they needed took {}", seconds(begun.elapsed()));
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.ignored);
-    if status.success() { Ok(()) } else { Err(failed(&command, status, "success")) }
+    Ok(child.wait().map_err(|source| start_error(command, source))?.success())
 }
 
 /// The sums of the test runners' closing lines.

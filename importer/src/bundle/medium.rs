@@ -1,6 +1,6 @@
 //! The medium a bundle lies on: opened once, read once, from front to back.
 //!
-//! A thread reads ahead, so that reading and hashing go side by side. At most [`AHEAD`] + 2 pieces
+//! A thread reads ahead, so that reading and hashing go side by side. At most six pieces
 //! of 1 MiB are in memory.
 
 use std::fs::File;

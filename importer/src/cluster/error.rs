@@ -140,42 +140,19 @@ impl Error {
             kube::Error::Api(status) => {
                 let (code, message) = (status.code, status.message.clone());
                 match code {
-                    401 => Self::Unauthorized {
-                        server: server.to_string(),
-                    },
-                    403 if is_missing_permission(&message) => Self::Forbidden {
-                        verb,
-                        resource,
-                        namespace,
-                        message,
-                    },
-                    _ => Self::Refused {
-                        verb,
-                        resource,
-                        namespace,
-                        message,
-                        code,
-                    },
+                    401 => Self::Unauthorized { server: server.to_string() },
+                    403 if is_missing_permission(&message) => Self::Forbidden { verb, resource, namespace, message },
+                    _ => Self::Refused { verb, resource, namespace, message, code },
                 }
             }
-            error => Self::Unreachable {
-                server: server.to_string(),
-                source: Cause::root_of(&error),
-            },
+            error => Self::Unreachable { server: server.to_string(), source: Cause::root_of(&error) },
         }
     }
 
     /// Whether asking again later may help: the server is away or overloaded.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::Refused {
-                    code: 429 | 500 | 502 | 503 | 504,
-                    ..
-                }
-        )
+        matches!(self, Self::Unreachable { .. } | Self::Refused { code: 429 | 500 | 502 | 503 | 504, .. })
     }
 }
 
@@ -185,9 +162,7 @@ fn is_missing_permission(message: &str) -> bool {
 }
 
 fn place(namespace: Option<&str>) -> String {
-    namespace.map_or_else(String::new, |namespace| {
-        format!(" in namespace {namespace}")
-    })
+    namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"))
 }
 
 fn list(lines: &[String]) -> String {

@@ -91,9 +91,7 @@ pub enum Error {
     #[error("{title} was begun by {who} and has not ended", title = .0.record.title(), who = .0.record.who)]
     Unfinished(Box<Stored>),
     /// The product's name is taken by another vendor's product.
-    #[error(
-        "{product} is installed here from vendor {installed}, and this bundle is from {offered}"
-    )]
+    #[error("{product} is installed here from vendor {installed}, and this bundle is from {offered}")]
     OtherVendor {
         /// The product.
         product: String,
@@ -109,9 +107,7 @@ pub enum Error {
         name: String,
     },
     /// The record would not fit.
-    #[error(
-        "the ledger's record of {product} would have {length} bytes, and at most {MAX_RECORD_BYTES} fit"
-    )]
+    #[error("the ledger's record of {product} would have {length} bytes, and at most {MAX_RECORD_BYTES} fit")]
     TooLong {
         /// The product.
         product: String,
@@ -130,10 +126,7 @@ impl Ledger {
     /// The ledger in a namespace, which need not exist yet.
     #[must_use]
     pub fn new(cluster: &Cluster, namespace: &str) -> Self {
-        Self {
-            cluster: cluster.clone(),
-            namespace: namespace.to_string(),
-        }
+        Self { cluster: cluster.clone(), namespace: namespace.to_string() }
     }
 
     /// All records, or those of one product; by product, instance and revision.
@@ -149,11 +142,7 @@ impl Ledger {
         let mut params = ListParams::default().labels(&selector).limit(PAGE);
         let mut records = Vec::new();
         loop {
-            let page = self
-                .maps()
-                .list(&params)
-                .await
-                .map_err(|error| self.failed("list", "configmaps", error))?;
+            let page = self.maps().list(&params).await.map_err(|error| self.failed("list", "configmaps", error))?;
             for map in &page.items {
                 records.push(stored(map)?);
             }
@@ -173,9 +162,7 @@ impl Ledger {
     /// Those of [`Self::list`].
     pub async fn history(&self, product: &str, instance: &str) -> Result<Vec<Stored>, Error> {
         let mut records = self.list(Some(product)).await?;
-        records.retain(|stored| {
-            stored.record.product == product && stored.record.instance == instance
-        });
+        records.retain(|stored| stored.record.product == product && stored.record.instance == instance);
         Ok(records)
     }
 
@@ -184,11 +171,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Those of [`Self::list`].
-    pub async fn latest_installed(
-        &self,
-        product: &str,
-        instance: &str,
-    ) -> Result<Option<Stored>, Error> {
+    pub async fn latest_installed(&self, product: &str, instance: &str) -> Result<Option<Stored>, Error> {
         let mut records = self.history(product, instance).await?;
         records.retain(|stored| stored.record.outcome == Outcome::Installed);
         Ok(records.pop())
@@ -213,9 +196,7 @@ impl Ledger {
             if newest.record.outcome == Outcome::Installing {
                 return Err(Error::Unfinished(Box::new(newest.clone())));
             }
-            if newest.record.vendor != record.vendor
-                && newest.record.outcome != Outcome::Uninstalled
-            {
+            if newest.record.vendor != record.vendor && newest.record.outcome != Outcome::Uninstalled {
                 return Err(Error::OtherVendor {
                     product: record.product,
                     installed: newest.record.vendor.clone(),
@@ -231,10 +212,7 @@ impl Ledger {
         let made = match self.maps().create(&post_params(), &map).await {
             Ok(made) => stored(&made)?,
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                return Err(Error::Taken {
-                    product: record.product,
-                    revision: record.revision,
-                });
+                return Err(Error::Taken { product: record.product, revision: record.revision });
             }
             Err(error) => return Err(self.failed("create", "configmaps", error)),
         };
@@ -247,12 +225,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Error::Changed`] if somebody else did so since it was read; those of any request.
-    pub async fn resume(
-        &self,
-        broken_off: &Stored,
-        mut record: Record,
-        values: &Values,
-    ) -> Result<Stored, Error> {
+    pub async fn resume(&self, broken_off: &Stored, mut record: Record, values: &Values) -> Result<Stored, Error> {
         record.schema = super::record::SCHEMA;
         record.product.clone_from(&broken_off.record.product);
         record.instance.clone_from(&broken_off.record.instance);
@@ -287,13 +260,8 @@ impl Ledger {
         let done = self.replace(stored, &record).await?;
         if finish.outcome == Outcome::Installed {
             for older in self.history(&record.product, &record.instance).await? {
-                if older.record.revision < record.revision
-                    && older.record.outcome == Outcome::Installed
-                {
-                    let superseded = Record {
-                        outcome: Outcome::Superseded,
-                        ..older.record.clone()
-                    };
+                if older.record.revision < record.revision && older.record.outcome == Outcome::Installed {
+                    let superseded = Record { outcome: Outcome::Superseded, ..older.record.clone() };
                     self.replace(&older, &superseded).await?;
                 }
             }
@@ -308,11 +276,7 @@ impl Ledger {
     /// [`Error::Values`] if they are missing or do not have the digest in the record.
     pub async fn values(&self, stored: &Stored) -> Result<Values, Error> {
         let name = stored.record.object_name();
-        let secret = self
-            .secrets()
-            .get_opt(&name)
-            .await
-            .map_err(|error| self.failed("get", "secrets", error))?;
+        let secret = self.secrets().get_opt(&name).await.map_err(|error| self.failed("get", "secrets", error))?;
         secret
             .and_then(|secret| secret.data?.remove(VALUES_KEY))
             .and_then(|bytes| String::from_utf8(bytes.0).ok())
@@ -327,9 +291,7 @@ impl Ledger {
         match self.maps().replace(&name, &post_params(), &map).await {
             Ok(map) => self::stored(&map),
             // 404: it was deleted
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                Err(Error::Changed { name })
-            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Error::Changed { name }),
             Err(error) => Err(self.failed("update", "configmaps", error)),
         }
     }
@@ -351,20 +313,12 @@ impl Ledger {
                 ..ObjectMeta::default()
             },
             type_: Some(SECRET_TYPE.to_string()),
-            data: Some(BTreeMap::from([(
-                VALUES_KEY.to_string(),
-                ByteString(values.to_json().into_bytes()),
-            )])),
+            data: Some(BTreeMap::from([(VALUES_KEY.to_string(), ByteString(values.to_json().into_bytes()))])),
             ..Secret::default()
         };
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = self
-            .secrets()
-            .patch(&name, &params, &Patch::Apply(&secret))
-            .await;
-        written
-            .map(|_| ())
-            .map_err(|error| self.failed("patch", "secrets", error))
+        let written = self.secrets().patch(&name, &params, &Patch::Apply(&secret)).await;
+        written.map(|_| ()).map_err(|error| self.failed("patch", "secrets", error))
     }
 
     fn maps(&self) -> Api<ConfigMap> {
@@ -376,10 +330,7 @@ impl Ledger {
     }
 
     fn failed(&self, verb: &'static str, resource: &str, error: kube::Error) -> Error {
-        Error::Cluster(
-            self.cluster
-                .error(verb, resource, Some(&self.namespace), error),
-        )
+        Error::Cluster(self.cluster.error(verb, resource, Some(&self.namespace), error))
     }
 }
 
@@ -403,10 +354,7 @@ fn labels(record: &Record, with_status: bool) -> BTreeMap<String, String> {
 fn config_map(record: &Record, resource_version: Option<&str>) -> Result<ConfigMap, Error> {
     let text = record.to_json();
     if text.len() > MAX_RECORD_BYTES {
-        return Err(Error::TooLong {
-            product: record.product.clone(),
-            length: text.len(),
-        });
+        return Err(Error::TooLong { product: record.product.clone(), length: text.len() });
     }
     Ok(ConfigMap {
         metadata: ObjectMeta {
@@ -422,20 +370,10 @@ fn config_map(record: &Record, resource_version: Option<&str>) -> Result<ConfigM
 
 fn stored(map: &ConfigMap) -> Result<Stored, Error> {
     let name = map.metadata.name.clone().unwrap_or_default();
-    let text = map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(RECORD_KEY))
-        .map_or("", String::as_str);
-    let record = Record::parse(text).map_err(|source| Error::Record {
-        name: name.clone(),
-        source,
-    })?;
+    let text = map.data.as_ref().and_then(|data| data.get(RECORD_KEY)).map_or("", String::as_str);
+    let record = Record::parse(text).map_err(|source| Error::Record { name: name.clone(), source })?;
     if record.object_name() != name {
-        return Err(Error::Misplaced {
-            name,
-            found: record.object_name(),
-        });
+        return Err(Error::Misplaced { name, found: record.object_name() });
     }
     Ok(Stored {
         record,

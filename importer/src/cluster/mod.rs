@@ -63,32 +63,20 @@ impl Cluster {
     /// [`Error::NoKubeconfig`] and [`Error::Kubeconfig`] before anything is sent; [`Error::Unreachable`];
     /// [`Error::Unauthorized`].
     pub async fn connect(kubeconfig: &Path, context: Option<&str>) -> Result<Self, Error> {
-        let unusable = |cause: Cause| Error::Kubeconfig {
-            path: kubeconfig.to_path_buf(),
-            source: cause,
-        };
+        let unusable = |cause: Cause| Error::Kubeconfig { path: kubeconfig.to_path_buf(), source: cause };
         match std::fs::metadata(kubeconfig) {
             Ok(file) if file.len() > MAX_KUBECONFIG_BYTES => {
-                return Err(unusable(Cause::new(format!(
-                    "it is longer than {MAX_KUBECONFIG_BYTES} bytes"
-                ))));
+                return Err(unusable(Cause::new(format!("it is longer than {MAX_KUBECONFIG_BYTES} bytes"))));
             }
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NoKubeconfig {
-                    path: kubeconfig.to_path_buf(),
-                });
+                return Err(Error::NoKubeconfig { path: kubeconfig.to_path_buf() });
             }
             Err(error) => return Err(unusable(Cause::root_of(&error))),
         }
-        let mut read =
-            Kubeconfig::read_from(kubeconfig).map_err(|error| unusable(Cause::root_of(&error)))?;
-        let proxied = read.clusters.iter().any(|named| {
-            named
-                .cluster
-                .as_ref()
-                .is_some_and(|cluster| cluster.proxy_url.is_some())
-        });
+        let mut read = Kubeconfig::read_from(kubeconfig).map_err(|error| unusable(Cause::root_of(&error)))?;
+        let proxied =
+            read.clusters.iter().any(|named| named.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some()));
         if let Some(context) = context {
             read.current_context = Some(context.to_string());
         }
@@ -97,9 +85,7 @@ impl Cluster {
             .await
             .map_err(|error| unusable(Cause::root_of(&error)))?;
         if proxied {
-            return Err(unusable(Cause::new(
-                "it names a proxy, and none is used".to_string(),
-            )));
+            return Err(unusable(Cause::new("it names a proxy, and none is used".to_string())));
         }
         config.proxy_url = None;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -107,17 +93,9 @@ impl Cluster {
         config.write_timeout = Some(READ_TIMEOUT);
         // the default repeats requests for minutes, a create among them whose answer got lost
         config.default_retry = false;
-        let server = config
-            .cluster_url
-            .to_string()
-            .trim_end_matches('/')
-            .to_string();
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_string();
         let client = Client::try_from(config).map_err(|error| unusable(Cause::root_of(&error)))?;
-        let cluster = Self {
-            client,
-            server,
-            who,
-        };
+        let cluster = Self { client, server, who };
         cluster.version().await?;
         Ok(cluster)
     }
@@ -141,9 +119,7 @@ impl Cluster {
     /// Those of any request.
     pub async fn version(&self) -> Result<String, Error> {
         let info = self.client.apiserver_version().await;
-        Ok(info
-            .map_err(|error| self.error("get", "version", None, error))?
-            .git_version)
+        Ok(info.map_err(|error| self.error("get", "version", None, error))?.git_version)
     }
 
     /// All nodes, by name.
@@ -152,9 +128,7 @@ impl Cluster {
     ///
     /// Those of any request.
     pub async fn nodes(&self) -> Result<Vec<NodeFacts>, Error> {
-        let nodes = Api::<Node>::all(self.client.clone())
-            .list(&ListParams::default())
-            .await;
+        let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await;
         let nodes = nodes.map_err(|error| self.error("list", "nodes", None, error))?;
         let mut facts: Vec<_> = nodes.items.iter().map(node_facts).collect();
         facts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -169,26 +143,14 @@ impl Cluster {
     pub async fn ensure_namespace(&self, name: &str) -> Result<bool, Error> {
         let api = Api::<Namespace>::all(self.client.clone());
         let failed = |verb, error| self.error(verb, "namespaces", None, error);
-        if let Some(found) = api
-            .get_opt(name)
-            .await
-            .map_err(|error| failed("get", error))?
-        {
+        if let Some(found) = api.get_opt(name).await.map_err(|error| failed("get", error))? {
             return match found.metadata.deletion_timestamp {
-                Some(_) => Err(Error::NamespaceEnding {
-                    name: name.to_string(),
-                }),
+                Some(_) => Err(Error::NamespaceEnding { name: name.to_string() }),
                 None => Ok(false),
             };
         }
-        let metadata = ObjectMeta {
-            name: Some(name.to_string()),
-            ..ObjectMeta::default()
-        };
-        let namespace = Namespace {
-            metadata,
-            ..Namespace::default()
-        };
+        let metadata = ObjectMeta { name: Some(name.to_string()), ..ObjectMeta::default() };
+        let namespace = Namespace { metadata, ..Namespace::default() };
         match api.create(&post_params(), &namespace).await {
             Ok(_) => Ok(true),
             // somebody else made it just now
@@ -205,31 +167,22 @@ impl Cluster {
     /// # Errors
     ///
     /// [`Error::NotAnObject`]; [`Error::UnknownKind`]; [`Error::FieldConflict`]; those of any request.
-    pub async fn apply(
-        &self,
-        object: &Value,
-        namespace: &str,
-        force: bool,
-    ) -> Result<Value, Error> {
+    pub async fn apply(&self, object: &Value, namespace: &str, force: bool) -> Result<Value, Error> {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        let (Some(api_version), Some(kind), Some(name)) =
-            (text("/apiVersion"), text("/kind"), text("/metadata/name"))
+        let (Some(api_version), Some(kind), Some(name)) = (text("/apiVersion"), text("/kind"), text("/metadata/name"))
         else {
             return Err(Error::NotAnObject);
         };
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let gvk = GroupVersionKind::gvk(group, version, kind);
-        let (resource, capabilities) = kube::discovery::pinned_kind(&self.client, &gvk)
-            .await
-            .map_err(|error| match error {
-                kube::Error::Discovery(_) => Error::UnknownKind {
-                    api_version: api_version.to_string(),
-                    kind: kind.to_string(),
-                },
-                kube::Error::Api(status) if status.code == 404 => Error::UnknownKind {
-                    api_version: api_version.to_string(),
-                    kind: kind.to_string(),
-                },
+        let (resource, capabilities) =
+            kube::discovery::pinned_kind(&self.client, &gvk).await.map_err(|error| match error {
+                kube::Error::Discovery(_) => {
+                    Error::UnknownKind { api_version: api_version.to_string(), kind: kind.to_string() }
+                }
+                kube::Error::Api(status) if status.code == 404 => {
+                    Error::UnknownKind { api_version: api_version.to_string(), kind: kind.to_string() }
+                }
                 error => self.error("get", "the list of kinds", None, error),
             })?;
         let scope = match capabilities.scope {
@@ -241,10 +194,9 @@ impl Cluster {
         params.force = force;
         match api.patch(name, &params, &Patch::Apply(object)).await {
             Ok(applied) => Ok(json!(applied)),
-            Err(kube::Error::Api(status)) if status.code == 409 => Err(Error::FieldConflict {
-                object: format!("{kind} {name}"),
-                message: status.message.clone(),
-            }),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                Err(Error::FieldConflict { object: format!("{kind} {name}"), message: status.message.clone() })
+            }
             Err(error) => Err(self.error("patch", &resource.plural, scope, error)),
         }
     }
@@ -266,17 +218,10 @@ impl Cluster {
             }
         }))
         .expect("a pod as Kubernetes defines it");
-        let params = PostParams {
-            dry_run: true,
-            ..post_params()
-        };
-        let made = Api::<Pod>::namespaced(self.client.clone(), namespace)
-            .create(&params, &pod)
-            .await;
+        let params = PostParams { dry_run: true, ..post_params() };
+        let made = Api::<Pod>::namespaced(self.client.clone(), namespace).create(&params, &pod).await;
         let made = made.map_err(|error| self.error("create", "pods", Some(namespace), error))?;
-        let policy = made
-            .spec
-            .and_then(|spec| spec.containers.into_iter().next()?.image_pull_policy);
+        let policy = made.spec.and_then(|spec| spec.containers.into_iter().next()?.image_pull_policy);
         Ok(policy.as_deref() == Some("Always"))
     }
 
@@ -287,31 +232,19 @@ impl Cluster {
         }
     }
 
-    fn error(
-        &self,
-        verb: &'static str,
-        resource: &str,
-        namespace: Option<&str>,
-        error: kube::Error,
-    ) -> Error {
+    fn error(&self, verb: &'static str, resource: &str, namespace: Option<&str>, error: kube::Error) -> Error {
         Error::of_request(&self.server, verb, resource, namespace, error)
     }
 }
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster")
-            .field("server", &self.server)
-            .field("who", &self.who)
-            .finish_non_exhaustive()
+        f.debug_struct("Cluster").field("server", &self.server).field("who", &self.who).finish_non_exhaustive()
     }
 }
 
 fn post_params() -> PostParams {
-    PostParams {
-        field_manager: Some(FIELD_MANAGER.to_string()),
-        ..PostParams::default()
-    }
+    PostParams { field_manager: Some(FIELD_MANAGER.to_string()), ..PostParams::default() }
 }
 
 fn who(kubeconfig: &Kubeconfig) -> String {
@@ -333,21 +266,13 @@ fn node_facts(node: &Node) -> NodeFacts {
     let ready = verdict::condition(&ready, "Ready").is_some_and(|condition| condition.is_true);
     let kept_out = spec.is_some_and(|spec| {
         spec.unschedulable == Some(true)
-            || spec
-                .taints
-                .iter()
-                .flatten()
-                .any(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))
+            || spec.taints.iter().flatten().any(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))
     });
     NodeFacts {
         name: node.metadata.name.clone().unwrap_or_default(),
         ready,
         schedulable: !kept_out,
-        architecture: info
-            .map(|info| info.architecture.clone())
-            .unwrap_or_default(),
-        runtime: info
-            .map(|info| info.container_runtime_version.clone())
-            .unwrap_or_default(),
+        architecture: info.map(|info| info.architecture.clone()).unwrap_or_default(),
+        runtime: info.map(|info| info.container_runtime_version.clone()).unwrap_or_default(),
     }
 }

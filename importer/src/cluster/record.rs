@@ -134,21 +134,13 @@ impl Record {
     /// The name of the objects that hold it, a DNS-1123 subdomain of at most 150 characters.
     #[must_use]
     pub fn object_name(&self) -> String {
-        format!(
-            "sealift.{}.{}.v{}",
-            label(&self.product),
-            label(&self.instance),
-            self.revision
-        )
+        format!("sealift.{}.{}.v{}", label(&self.product), label(&self.instance), self.revision)
     }
 
     /// A revision of the product in words: `shop 2.4.0 (revision 3)`.
     #[must_use]
     pub fn title(&self) -> String {
-        format!(
-            "{} {} (revision {})",
-            self.product, self.version, self.revision
-        )
+        format!("{} {} (revision {})", self.product, self.version, self.revision)
     }
 }
 
@@ -187,18 +179,10 @@ pub fn label(text: &str) -> String {
     if sound {
         return text.to_string();
     }
-    let kept: String = text
-        .chars()
-        .map(|c| if plain(c) { c } else { '-' })
-        .take(40)
-        .collect();
+    let kept: String = text.chars().map(|c| if plain(c) { c } else { '-' }).take(40).collect();
     let kept = kept.trim_matches('-');
     let tail = &Digest::of(text.as_bytes()).hex()[..16];
-    if kept.is_empty() {
-        format!("x-{tail}")
-    } else {
-        format!("{kept}-{tail}")
-    }
+    if kept.is_empty() { format!("x-{tail}") } else { format!("{kept}-{tail}") }
 }
 
 #[cfg(test)]
@@ -218,10 +202,7 @@ mod tests {
             seq: 7,
             bundle: Digest::of(b"bundle"),
             charts: vec![],
-            images: vec![ImageRecord {
-                reference: "docker.io/library/app:1".to_string(),
-                digest: Digest::of(b"i"),
-            }],
+            images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
             values: Digest::of(b"{}"),
             who: "admin@here".to_string(),
             started: 1_700_000_000,
@@ -240,14 +221,9 @@ mod tests {
     fn passes_over_unknown_fields_of_a_known_schema_only() {
         let more = record().to_json().replacen('{', "{\"later\":[1],", 1);
         assert_eq!(Record::parse(&more).expect("sound"), record());
-        let newer = record()
-            .to_json()
-            .replacen("\"schema\":1", "\"schema\":2", 1);
+        let newer = record().to_json().replacen("\"schema\":1", "\"schema\":2", 1);
         assert!(matches!(Record::parse(&newer), Err(RecordError::Schema(2))));
-        assert!(matches!(
-            Record::parse("{\"schema\":1}"),
-            Err(RecordError::Json(_))
-        ));
+        assert!(matches!(Record::parse("{\"schema\":1}"), Err(RecordError::Json(_))));
         assert!(matches!(Record::parse("{}"), Err(RecordError::Json(_))));
     }
 
@@ -256,19 +232,7 @@ mod tests {
         assert_eq!(record().object_name(), "sealift.shop.default.v3");
         let mut names = std::collections::BTreeSet::new();
         let long = "a".repeat(200);
-        for product in [
-            "shop",
-            "Shop",
-            "SHOP",
-            "shop.x",
-            "shop x",
-            "-",
-            "",
-            "--",
-            "ü",
-            &long,
-            &format!("{long}b"),
-        ] {
+        for product in ["shop", "Shop", "SHOP", "shop.x", "shop x", "-", "", "--", "ü", &long, &format!("{long}b")] {
             for instance in ["default", "x.default", &long] {
                 let record = Record {
                     product: product.to_string(),
@@ -281,10 +245,7 @@ mod tests {
                 for part in name.split('.') {
                     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
                     assert!(part.len() <= 63 && part.bytes().all(inner), "{name}");
-                    assert!(
-                        !part.is_empty() && !part.starts_with('-') && !part.ends_with('-'),
-                        "{name}"
-                    );
+                    assert!(!part.is_empty() && !part.starts_with('-') && !part.ends_with('-'), "{name}");
                 }
                 assert!(names.insert(name), "{product} {instance}");
             }

@@ -54,46 +54,29 @@ impl Cluster {
     /// The states, and how often containers of the objects' pods were started again.
     async fn look(&self, targets: &[Target]) -> Result<(Vec<State>, u64), Error> {
         let with_pods = targets.iter().filter(|target| has_pods(target));
-        let namespaces: BTreeSet<_> = with_pods
-            .filter_map(|target| target.namespace.as_deref())
-            .collect();
+        let namespaces: BTreeSet<_> = with_pods.filter_map(|target| target.namespace.as_deref()).collect();
         let deployments = targets.iter().any(|target| target.kind() == "Deployment");
         let mut spaces = BTreeMap::new();
         for namespace in namespaces {
             let pods = self.all::<Pod>("pods", namespace).await?;
-            let sets = if deployments {
-                self.all::<ReplicaSet>("replicasets", namespace).await?
-            } else {
-                Vec::new()
-            };
+            let sets = if deployments { self.all::<ReplicaSet>("replicasets", namespace).await? } else { Vec::new() };
             spaces.insert(namespace, (pods, sets));
         }
         let (mut states, mut started_again) = (Vec::new(), 0);
         for target in targets {
             let resource = target.resource();
             let namespace = target.namespace.as_deref();
-            let object = self
-                .dynamic(&resource, namespace)
-                .get_opt(&target.name)
-                .await;
-            let object =
-                object.map_err(|error| self.error("get", &resource.plural, namespace, error))?;
+            let object = self.dynamic(&resource, namespace).get_opt(&target.name).await;
+            let object = object.map_err(|error| self.error("get", &resource.plural, namespace, error))?;
             let object = object.map(|object| json!(object));
             let (pods, replica_sets) = namespace
                 .and_then(|namespace| spaces.get(namespace))
                 .map_or((&[][..], &[][..]), |(pods, sets)| (pods, sets));
             let binds_on_use = match &object {
-                Some(claim) if target.kind() == "PersistentVolumeClaim" => {
-                    self.binds_on_use(claim).await
-                }
+                Some(claim) if target.kind() == "PersistentVolumeClaim" => self.binds_on_use(claim).await,
                 _ => false,
             };
-            let snapshot = Snapshot {
-                object: object.as_ref(),
-                pods,
-                replica_sets,
-                binds_on_use,
-            };
+            let snapshot = Snapshot { object: object.as_ref(), pods, replica_sets, binds_on_use };
             states.push(judge(&target.title(), target.kind(), &snapshot));
             started_again += restarts(target.kind(), &snapshot);
         }
@@ -126,10 +109,7 @@ impl Cluster {
                 }
                 Ok(waiting) if waiting.is_empty() => {}
                 Ok(waiting) if start.elapsed() >= limit => {
-                    return Err(Error::Deadline {
-                        seconds: limit.as_secs(),
-                        waiting,
-                    });
+                    return Err(Error::Deadline { seconds: limit.as_secs(), waiting });
                 }
                 Ok(_) => {}
                 Err(problem) => return Err(self.not_ready(problem).await),
@@ -172,10 +152,7 @@ impl Cluster {
             };
             let is_known = |state: &State| matches!(state, State::Stuck(problem) if known.contains(&problem.id));
             let waiting = || State::Waiting("it is about to be changed".to_string());
-            let states = states
-                .into_iter()
-                .map(|state| if is_known(&state) { waiting() } else { state })
-                .collect();
+            let states = states.into_iter().map(|state| if is_known(&state) { waiting() } else { state }).collect();
             if let Err(problem) = seen.take(targets, states, Instant::now(), progress) {
                 return self.not_ready(problem).await;
             }
@@ -184,11 +161,7 @@ impl Cluster {
     }
 
     /// The same as soon as the server answers.
-    async fn look_soon(
-        &self,
-        targets: &[Target],
-        progress: &mut dyn Progress,
-    ) -> Result<(Vec<State>, u64), Error> {
+    async fn look_soon(&self, targets: &[Target], progress: &mut dyn Progress) -> Result<(Vec<State>, u64), Error> {
         let start = Instant::now();
         let mut told = false;
         loop {
@@ -222,10 +195,7 @@ impl Cluster {
         let mut params = ListParams::default().limit(PAGE);
         let mut values = Vec::new();
         loop {
-            let page = api
-                .list(&params)
-                .await
-                .map_err(|error| self.error("list", plural, Some(namespace), error))?;
+            let page = api.list(&params).await.map_err(|error| self.error("list", plural, Some(namespace), error))?;
             values.extend(page.items.iter().map(|item| json!(item)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -236,18 +206,11 @@ impl Cluster {
 
     // classes may be hidden from this user; then the claim is simply waited for
     async fn binds_on_use(&self, claim: &Value) -> bool {
-        let Some(class) = claim
-            .pointer("/spec/storageClassName")
-            .and_then(Value::as_str)
-        else {
+        let Some(class) = claim.pointer("/spec/storageClassName").and_then(Value::as_str) else {
             return false;
         };
-        let class = Api::<StorageClass>::all(self.client.clone())
-            .get_opt(class)
-            .await;
-        class.ok().flatten().is_some_and(|class| {
-            class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
-        })
+        let class = Api::<StorageClass>::all(self.client.clone()).get_opt(class).await;
+        class.ok().flatten().is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
     }
 
     // what a container wrote helps, and that it cannot be had must not hide the problem
@@ -275,10 +238,7 @@ impl Cluster {
 }
 
 fn has_pods(target: &Target) -> bool {
-    matches!(
-        target.kind(),
-        "Deployment" | "StatefulSet" | "DaemonSet" | "Job"
-    )
+    matches!(target.kind(), "Deployment" | "StatefulSet" | "DaemonSet" | "Job")
 }
 
 /// Whether being ready has lasted.
@@ -329,11 +289,7 @@ impl Seen {
             let words = match state {
                 State::Ready => "ready".to_string(),
                 State::Waiting(missing) if missing == "does not exist" => {
-                    if target.kind() == "Job" && self.there.contains(&index) {
-                        "ready".to_string()
-                    } else {
-                        missing
-                    }
+                    if target.kind() == "Job" && self.there.contains(&index) { "ready".to_string() } else { missing }
                 }
                 State::Waiting(missing) => {
                     self.there.insert(index);
@@ -410,39 +366,16 @@ mod tests {
         let start = Instant::now();
         let runs = |looks: &[(u64, bool, u64)]| {
             let mut settling = Settling::default();
-            let mut take = |(at, ready, restarts)| {
-                settling.take(ready, restarts, start + Duration::from_secs(at))
-            };
+            let mut take = |(at, ready, restarts)| settling.take(ready, restarts, start + Duration::from_secs(at));
             looks.iter().map(|look| take(*look)).collect::<Vec<_>>()
         };
         let (yes, no) = (true, false);
         assert_eq!(runs(&[(0, yes, 0), (1, yes, 0)]), [no, yes]);
-        assert_eq!(
-            runs(&[(0, yes, 7), (2, yes, 7), (3, yes, 7)]),
-            [no, no, yes]
-        );
-        assert_eq!(
-            runs(&[(0, no, 0), (1, yes, 0), (3, yes, 0), (4, yes, 0)]),
-            [no, no, no, yes]
-        );
-        assert_eq!(
-            runs(&[(0, no, 1), (1, yes, 1), (10, yes, 1), (11, yes, 1)]),
-            [no, no, no, yes]
-        );
-        assert_eq!(
-            runs(&[
-                (0, yes, 0),
-                (1, yes, 1),
-                (2, yes, 1),
-                (11, yes, 1),
-                (12, yes, 1)
-            ]),
-            [no, no, no, no, yes]
-        );
-        assert_eq!(
-            runs(&[(0, yes, 0), (1, no, 0), (2, yes, 0), (3, yes, 0)]),
-            [no, no, no, no]
-        );
+        assert_eq!(runs(&[(0, yes, 7), (2, yes, 7), (3, yes, 7)]), [no, no, yes]);
+        assert_eq!(runs(&[(0, no, 0), (1, yes, 0), (3, yes, 0), (4, yes, 0)]), [no, no, no, yes]);
+        assert_eq!(runs(&[(0, no, 1), (1, yes, 1), (10, yes, 1), (11, yes, 1)]), [no, no, no, yes]);
+        assert_eq!(runs(&[(0, yes, 0), (1, yes, 1), (2, yes, 1), (11, yes, 1), (12, yes, 1)]), [no, no, no, no, yes]);
+        assert_eq!(runs(&[(0, yes, 0), (1, no, 0), (2, yes, 0), (3, yes, 0)]), [no, no, no, no]);
     }
 
     #[test]
@@ -451,18 +384,10 @@ mod tests {
         let targets = targets(job, "shop", "shop").expect("sound");
         let mut seen = Seen::default();
         let gone = || vec![State::Waiting("does not exist".to_string())];
-        let mut take = |states| {
-            seen.take(&targets, states, Instant::now(), &mut |_: &str| {})
-                .expect("no problem")
-                .len()
-        };
+        let mut take =
+            |states| seen.take(&targets, states, Instant::now(), &mut |_: &str| {}).expect("no problem").len();
         assert_eq!(take(gone()), 1);
-        assert_eq!(
-            take(vec![State::Waiting(
-                "0 of 1 runs have succeeded".to_string()
-            )]),
-            1
-        );
+        assert_eq!(take(vec![State::Waiting("0 of 1 runs have succeeded".to_string())]), 1);
         assert_eq!(take(gone()), 0);
     }
 }

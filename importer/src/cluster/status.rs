@@ -31,19 +31,12 @@ pub enum Error {
 /// # Errors
 ///
 /// [`Error`]: what cannot be asked is never reported as sound.
-pub async fn facts(
-    record: &Record,
-    helm: &Helm,
-    cluster: &Cluster,
-) -> Result<Vec<ChartFacts>, Error> {
+pub async fn facts(record: &Record, helm: &Helm, cluster: &Cluster) -> Result<Vec<ChartFacts>, Error> {
     let mut facts = Vec::new();
     for chart in &record.charts {
         let newest = helm.latest(&chart.release, &chart.namespace).await?;
         let manifest = match newest {
-            Some(_) => helm
-                .manifest(&chart.release, &chart.namespace)
-                .await?
-                .unwrap_or_default(),
+            Some(_) => helm.manifest(&chart.release, &chart.namespace).await?.unwrap_or_default(),
             None => String::new(),
         };
         let targets = targets(&manifest, &chart.namespace, &chart.release)?;
@@ -62,11 +55,7 @@ pub fn disagreements(record: &Record, facts: &[ChartFacts]) -> Vec<String> {
     let mut found = Vec::new();
     match record.outcome {
         Outcome::Installing => {
-            found.push(format!(
-                "{} was begun by {} and has not ended",
-                record.title(),
-                record.who
-            ));
+            found.push(format!("{} was begun by {} and has not ended", record.title(), record.who));
         }
         Outcome::Failed => found.push(format!("{} failed: {}", record.title(), record.message)),
         Outcome::Installed | Outcome::Superseded | Outcome::Uninstalled => {}
@@ -93,10 +82,7 @@ pub fn disagreements(record: &Record, facts: &[ChartFacts]) -> Vec<String> {
 
 fn compare(chart: &ChartRecord, facts: &ChartFacts, found: &mut Vec<String>) {
     let Some(newest) = &facts.newest else {
-        found.push(format!(
-            "{} is in the ledger, and Helm knows no such release",
-            release(chart)
-        ));
+        found.push(format!("{} is in the ledger, and Helm knows no such release", release(chart)));
         return;
     };
     if newest.status != Status::Deployed {
@@ -104,11 +90,7 @@ fn compare(chart: &ChartRecord, facts: &ChartFacts, found: &mut Vec<String>) {
     }
     let shipped = format!("{}-{}", chart.name, chart.version);
     if newest.chart != shipped {
-        found.push(format!(
-            "{} is chart {} in Helm, and {shipped} in the ledger",
-            release(chart),
-            newest.chart
-        ));
+        found.push(format!("{} is chart {} in Helm, and {shipped} in the ledger", release(chart), newest.chart));
     }
     if let Some(recorded) = chart.helm_revision
         && recorded != newest.revision
@@ -168,17 +150,9 @@ mod tests {
     }
 
     fn facts(status: Status, chart: &str, revision: u64, state: State) -> ChartFacts {
-        let newest = Revision {
-            revision,
-            status,
-            chart: chart.to_string(),
-            updated: String::new(),
-            description: String::new(),
-        };
-        ChartFacts {
-            newest: Some(newest),
-            objects: vec![("Deployment shop/web".to_string(), state)],
-        }
+        let newest =
+            Revision { revision, status, chart: chart.to_string(), updated: String::new(), description: String::new() };
+        ChartFacts { newest: Some(newest), objects: vec![("Deployment shop/web".to_string(), state)] }
     }
 
     fn said(outcome: Outcome, facts: ChartFacts) -> Vec<String> {
@@ -188,37 +162,21 @@ mod tests {
     #[test]
     fn nothing_to_say_when_all_agree() {
         let sound = facts(Status::Deployed, "web-1.0.0", 2, State::Ready);
-        assert_eq!(
-            said(Outcome::Installed, sound.clone()),
-            Vec::<String>::new()
-        );
+        assert_eq!(said(Outcome::Installed, sound.clone()), Vec::<String>::new());
         assert_eq!(said(Outcome::Superseded, sound), Vec::<String>::new());
-        let gone = ChartFacts {
-            newest: None,
-            objects: vec![],
-        };
+        let gone = ChartFacts { newest: None, objects: vec![] };
         assert_eq!(said(Outcome::Uninstalled, gone), Vec::<String>::new());
     }
 
     #[test]
     fn says_each_disagreement() {
         let where_ = "release shop-web in namespace shop";
-        let gone = ChartFacts {
-            newest: None,
-            objects: vec![],
-        };
+        let gone = ChartFacts { newest: None, objects: vec![] };
         assert_eq!(
             said(Outcome::Installed, gone),
-            [format!(
-                "{where_} is in the ledger, and Helm knows no such release"
-            )]
+            [format!("{where_} is in the ledger, and Helm knows no such release")]
         );
-        let other = facts(
-            Status::Failed,
-            "web-1.1.0",
-            5,
-            State::Waiting("1 of 2 replicas are available".to_string()),
-        );
+        let other = facts(Status::Failed, "web-1.1.0", 5, State::Waiting("1 of 2 replicas are available".to_string()));
         assert_eq!(
             said(Outcome::Installed, other),
             [
@@ -233,14 +191,9 @@ mod tests {
         let sound = || facts(Status::Deployed, "web-1.0.0", 2, State::Ready);
         assert_eq!(
             said(Outcome::Uninstalled, sound()),
-            [format!(
-                "the ledger says shop 2.0.0 (revision 2) was uninstalled, and {where_} is still there"
-            )]
+            [format!("the ledger says shop 2.0.0 (revision 2) was uninstalled, and {where_} is still there")]
         );
-        assert_eq!(
-            said(Outcome::Failed, sound()),
-            ["shop 2.0.0 (revision 2) failed: why"]
-        );
+        assert_eq!(said(Outcome::Failed, sound()), ["shop 2.0.0 (revision 2) failed: why"]);
         assert_eq!(
             said(Outcome::Installing, sound()),
             ["shop 2.0.0 (revision 2) was begun by admin@here and has not ended"]

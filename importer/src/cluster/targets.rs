@@ -16,18 +16,8 @@ const KINDS: [(&str, &str, &str, bool); 7] = [
     ("apps/v1", "DaemonSet", "daemonsets", true),
     ("batch/v1", "Job", "jobs", true),
     ("v1", "Pod", "pods", true),
-    (
-        "v1",
-        "PersistentVolumeClaim",
-        "persistentvolumeclaims",
-        true,
-    ),
-    (
-        "apiextensions.k8s.io/v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-        false,
-    ),
+    ("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
+    ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", false),
 ];
 
 /// An object whose readiness matters.
@@ -82,52 +72,28 @@ pub fn hook_targets(manifest: &str, namespace: &str, what: &str) -> Result<Vec<T
 }
 
 fn select(manifest: &str, namespace: &str, what: &str, hooks: bool) -> Result<Vec<Target>, Error> {
-    let documents =
-        documents(manifest, YamlLimits::RENDERED).map_err(|source| Error::Manifest {
-            what: what.to_string(),
-            source,
-        })?;
+    let documents = documents(manifest, YamlLimits::RENDERED)
+        .map_err(|source| Error::Manifest { what: what.to_string(), source })?;
     let mut found = BTreeSet::new();
     for document in &documents {
-        let items = document
-            .get("items")
-            .filter(|_| document["kind"] == "List")
-            .and_then(Value::as_array);
+        let items = document.get("items").filter(|_| document["kind"] == "List").and_then(Value::as_array);
         let objects = items.into_iter().flatten().chain([document]);
-        found.extend(
-            objects
-                .filter(|object| is_hook(object) == hooks)
-                .filter_map(|object| target(object, namespace)),
-        );
+        found.extend(objects.filter(|object| is_hook(object) == hooks).filter_map(|object| target(object, namespace)));
     }
     Ok(found.into_iter().collect())
 }
 
 fn is_hook(object: &Value) -> bool {
-    object
-        .pointer("/metadata/annotations")
-        .is_some_and(|annotations| annotations.get("helm.sh/hook").is_some())
+    object.pointer("/metadata/annotations").is_some_and(|annotations| annotations.get("helm.sh/hook").is_some())
 }
 
 fn target(object: &Value, namespace: &str) -> Option<Target> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    let (api_version, kind, name) = (
-        text("/apiVersion")?,
-        text("/kind")?,
-        text("/metadata/name")?,
-    );
-    let index = KINDS
-        .iter()
-        .position(|known| known.0 == api_version && known.1 == kind)?;
-    let namespace = text("/metadata/namespace")
-        .filter(|given| !given.is_empty())
-        .unwrap_or(namespace);
+    let (api_version, kind, name) = (text("/apiVersion")?, text("/kind")?, text("/metadata/name")?);
+    let index = KINDS.iter().position(|known| known.0 == api_version && known.1 == kind)?;
+    let namespace = text("/metadata/namespace").filter(|given| !given.is_empty()).unwrap_or(namespace);
     let namespace = KINDS[index].3.then(|| namespace.to_string());
-    Some(Target {
-        kind: index,
-        namespace,
-        name: name.to_string(),
-    })
+    Some(Target { kind: index, namespace, name: name.to_string() })
 }
 
 #[cfg(test)]
@@ -169,25 +135,11 @@ metadata: {name: not-ours}
         let titles: Vec<_> = found.iter().map(Target::title).collect();
         assert_eq!(
             titles,
-            [
-                "Deployment shop/web",
-                "PersistentVolumeClaim other/data",
-                "CustomResourceDefinition things.example.com"
-            ]
+            ["Deployment shop/web", "PersistentVolumeClaim other/data", "CustomResourceDefinition things.example.com"]
         );
         let hooks = hook_targets(MANIFEST, "shop", "shop").expect("sound");
-        assert_eq!(
-            hooks.iter().map(Target::title).collect::<Vec<_>>(),
-            ["Job shop/hook"]
-        );
-        assert!(
-            targets("", "shop", "shop")
-                .expect("nothing is sound")
-                .is_empty()
-        );
-        assert!(matches!(
-            targets("a: [", "shop", "shop"),
-            Err(Error::Manifest { .. })
-        ));
+        assert_eq!(hooks.iter().map(Target::title).collect::<Vec<_>>(), ["Job shop/hook"]);
+        assert!(targets("", "shop", "shop").expect("nothing is sound").is_empty());
+        assert!(matches!(targets("a: [", "shop", "shop"), Err(Error::Manifest { .. })));
     }
 }

@@ -107,10 +107,7 @@ pub fn judge(title: &str, kind: &str, snapshot: &Snapshot<'_>) -> State {
         Judged::Stuck(problem) => {
             // the pod's own problem says more, the object's says that it is over
             match new_pods(kind, object, snapshot).find_map(pod_problem) {
-                Some(pod) => Problem {
-                    grace: problem.grace,
-                    ..pod
-                },
+                Some(pod) => Problem { grace: problem.grace, ..pod },
                 None => of_failed_pod(problem, new_pods(kind, object, snapshot)),
             }
         }
@@ -131,9 +128,7 @@ pub(super) fn restarts(kind: &str, snapshot: &Snapshot<'_>) -> u64 {
     let statuses = new_pods(kind, object, snapshot)
         .filter_map(|pod| pod.pointer("/status/containerStatuses")?.as_array())
         .flatten();
-    statuses
-        .filter_map(|status| number(status, "/restartCount"))
-        .sum()
+    statuses.filter_map(|status| number(status, "/restartCount")).sum()
 }
 
 impl fmt::Display for Problem {
@@ -178,11 +173,7 @@ fn deployment(object: &Value) -> Judged {
     }
     let wanted = number(object, "/spec/replicas").unwrap_or(1);
     let count = |field: &str| number(object, &format!("/status/{field}")).unwrap_or(0);
-    let (updated, all, available) = (
-        count("updatedReplicas"),
-        count("replicas"),
-        count("availableReplicas"),
-    );
+    let (updated, all, available) = (count("updatedReplicas"), count("replicas"), count("availableReplicas"));
     if updated >= wanted && all <= updated && available >= wanted {
         return Judged::Ready;
     }
@@ -211,10 +202,7 @@ fn stateful_set(object: &Value) -> Judged {
     let partition = number(object, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0);
     let renewed = wanted.saturating_sub(partition);
     if !on_delete && count("updatedReplicas") < renewed {
-        return Judged::Waiting(format!(
-            "{} of {renewed} replicas are new",
-            count("updatedReplicas")
-        ));
+        return Judged::Waiting(format!("{} of {renewed} replicas are new", count("updatedReplicas")));
     }
     let whole = on_delete || partition > 0 || wanted == 0;
     if !whole && text(object, "/status/currentRevision") != text(object, "/status/updateRevision") {
@@ -238,9 +226,7 @@ fn daemon_set(object: &Value) -> Judged {
         return Judged::Waiting(format!("{updated} of {wanted} nodes have the new pod"));
     }
     if available < wanted {
-        return Judged::Waiting(format!(
-            "the pod is available on {available} of {wanted} nodes"
-        ));
+        return Judged::Waiting(format!("the pod is available on {available} of {wanted} nodes"));
     }
     Judged::Ready
 }
@@ -266,17 +252,10 @@ fn pod(object: &Value) -> Judged {
         "Failed" => {
             let reason = text(object, "/status/reason");
             let reason = if reason.is_empty() { "Failed" } else { reason };
-            Judged::Stuck(problem(
-                reason,
-                text(object, "/status/message"),
-                Duration::ZERO,
-            ))
+            Judged::Stuck(problem(reason, text(object, "/status/message"), Duration::ZERO))
         }
         _ if status_condition(object, "Ready").is_some_and(|found| found.is_true) => Judged::Ready,
-        phase => Judged::Waiting(format!(
-            "it is {}",
-            if phase.is_empty() { "Pending" } else { phase }
-        )),
+        phase => Judged::Waiting(format!("it is {}", if phase.is_empty() { "Pending" } else { phase })),
     }
 }
 
@@ -303,29 +282,23 @@ fn definition(object: &Value) -> Judged {
 }
 
 /// The pods that the newest version of the object made: an old one that fails is about to be replaced.
-fn new_pods<'a>(
-    kind: &str,
-    object: &'a Value,
-    snapshot: &Snapshot<'a>,
-) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
+fn new_pods<'a>(kind: &str, object: &'a Value, snapshot: &Snapshot<'a>) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
     let pods = snapshot.pods.iter();
     let uid = text(object, "/metadata/uid");
     match kind {
         "Pod" => Box::new(std::iter::once(object)),
         "Deployment" => {
             let revision = annotation(object, "deployment.kubernetes.io/revision");
-            let newest = snapshot.replica_sets.iter().find(|set| {
-                is_owned(set, uid)
-                    && annotation(set, "deployment.kubernetes.io/revision") == revision
-            });
+            let newest = snapshot
+                .replica_sets
+                .iter()
+                .find(|set| is_owned(set, uid) && annotation(set, "deployment.kubernetes.io/revision") == revision);
             let uid = newest.map_or("", |set| text(set, "/metadata/uid"));
             Box::new(pods.filter(move |pod| is_owned(pod, uid)))
         }
         "StatefulSet" => {
             let revision = text(object, "/status/updateRevision");
-            let is_new = move |pod: &&Value| {
-                is_owned(pod, uid) && label(pod, "controller-revision-hash") == revision
-            };
+            let is_new = move |pod: &&Value| is_owned(pod, uid) && label(pod, "controller-revision-hash") == revision;
             Box::new(pods.filter(is_new))
         }
         "DaemonSet" => {
@@ -378,8 +351,9 @@ fn container_problem(status: &Value) -> Option<Problem> {
     let reason = text(status, "/state/waiting/reason");
     let message = text(status, "/state/waiting/message");
     match reason {
-        "ErrImageNeverPull" | "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName"
-        | "ImageInspectError" => Some(problem(reason, message, Duration::ZERO)),
+        "ErrImageNeverPull" | "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ImageInspectError" => {
+            Some(problem(reason, message, Duration::ZERO))
+        }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
             Some(problem(reason, message, CONFIG_GRACE))
         }
@@ -398,10 +372,7 @@ fn container_problem(status: &Value) -> Option<Problem> {
 fn scheduling_problem(pod: &Value) -> Option<Problem> {
     let found = status_condition(pod, "PodScheduled")?;
     // a volume that is being made is waited for
-    if !found.is_false
-        || found.reason != "Unschedulable"
-        || found.message.contains("unbound immediate")
-    {
+    if !found.is_false || found.reason != "Unschedulable" || found.message.contains("unbound immediate") {
         return None;
     }
     Some(problem(found.reason, found.message, UNSCHEDULABLE_GRACE))
@@ -427,11 +398,8 @@ fn is_observed(object: &Value) -> bool {
 }
 
 fn is_owned(object: &Value, uid: &str) -> bool {
-    let owners = object
-        .pointer("/metadata/ownerReferences")
-        .and_then(Value::as_array);
-    !uid.is_empty()
-        && owners.is_some_and(|owners| owners.iter().any(|owner| text(owner, "/uid") == uid))
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    !uid.is_empty() && owners.is_some_and(|owners| owners.iter().any(|owner| text(owner, "/uid") == uid))
 }
 
 fn status_condition<'a>(object: &'a Value, name: &str) -> Option<Condition<'a>> {
@@ -440,10 +408,7 @@ fn status_condition<'a>(object: &'a Value, name: &str) -> Option<Condition<'a>> 
 
 /// The condition of this type in a list of conditions.
 pub(super) fn condition<'a>(conditions: &'a Value, name: &str) -> Option<Condition<'a>> {
-    let found = conditions
-        .as_array()?
-        .iter()
-        .find(|condition| text(condition, "/type") == name)?;
+    let found = conditions.as_array()?.iter().find(|condition| text(condition, "/type") == name)?;
     let status = text(found, "/status");
     Some(Condition {
         is_true: status == "True",
@@ -462,17 +427,11 @@ fn label<'a>(object: &'a Value, name: &str) -> &'a str {
 }
 
 fn named<'a>(object: &'a Value, map: &str, name: &str) -> &'a str {
-    object
-        .pointer(map)
-        .and_then(|map| map.get(name)?.as_str())
-        .unwrap_or_default()
+    object.pointer(map).and_then(|map| map.get(name)?.as_str()).unwrap_or_default()
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn number(value: &Value, pointer: &str) -> Option<u64> {

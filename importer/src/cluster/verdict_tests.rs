@@ -5,12 +5,7 @@ use serde_json::json;
 use super::*;
 
 fn see<'a>(object: &'a Value, pods: &'a [Value], sets: &'a [Value]) -> Snapshot<'a> {
-    Snapshot {
-        object: Some(object),
-        pods,
-        replica_sets: sets,
-        binds_on_use: false,
-    }
+    Snapshot { object: Some(object), pods, replica_sets: sets, binds_on_use: false }
 }
 
 fn alone(kind: &str, object: &Value) -> State {
@@ -65,10 +60,7 @@ fn a_deployment_is_ready_when_all_replicas_are_new_and_available() {
         (deployment(2, 2, 3, 2), "1 old replicas are ending"),
         (deployment(2, 2, 2, 1), "1 of 2 replicas are available"),
     ] {
-        assert_eq!(
-            alone("Deployment", &case),
-            State::Waiting(words.to_string())
-        );
+        assert_eq!(alone("Deployment", &case), State::Waiting(words.to_string()));
     }
     let unseen = json!({"metadata": {"generation": 1}, "spec": {}});
     assert!(waits(&alone("Deployment", &unseen)));
@@ -77,17 +69,13 @@ fn a_deployment_is_ready_when_all_replicas_are_new_and_available() {
 #[test]
 fn a_deployment_is_stuck_when_its_deadline_is_over_or_its_pods_are_refused() {
     let mut over = deployment(2, 2, 2, 1);
-    over["status"]["conditions"] = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]);
-    assert_eq!(
-        stuck(alone("Deployment", &over)).reason,
-        "ProgressDeadlineExceeded"
-    );
-    over["status"]["conditions"] = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}]);
+    over["status"]["conditions"] =
+        json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]);
+    assert_eq!(stuck(alone("Deployment", &over)).reason, "ProgressDeadlineExceeded");
+    over["status"]["conditions"] =
+        json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}]);
     let found = stuck(alone("Deployment", &over));
-    assert_eq!(
-        (found.message.as_str(), found.grace),
-        ("quota", CREATE_GRACE)
-    );
+    assert_eq!((found.message.as_str(), found.grace), ("quota", CREATE_GRACE));
     assert_eq!(found.id, "d/2");
 }
 
@@ -96,20 +84,9 @@ fn only_the_pods_of_the_newest_replica_set_count() {
     let sets = replica_sets();
     let object = deployment(2, 1, 3, 2);
     let old = [waiting_pod("old", "ErrImagePull", 0)];
-    assert!(waits(&judge(
-        "it",
-        "Deployment",
-        &see(&object, &old, &sets)
-    )));
-    let new = [
-        waiting_pod("old", "ErrImagePull", 0),
-        waiting_pod("new", "ErrImageNeverPull", 0),
-    ];
-    let found = stuck(judge(
-        "Deployment shop/web",
-        "Deployment",
-        &see(&object, &new, &sets),
-    ));
+    assert!(waits(&judge("it", "Deployment", &see(&object, &old, &sets))));
+    let new = [waiting_pod("old", "ErrImagePull", 0), waiting_pod("new", "ErrImageNeverPull", 0)];
+    let found = stuck(judge("Deployment shop/web", "Deployment", &see(&object, &new, &sets)));
     assert_eq!(
         found.to_string(),
         "Deployment shop/web cannot become ready: ErrImageNeverPull in pod p-new, container app: why"
@@ -121,11 +98,7 @@ fn only_the_pods_of_the_newest_replica_set_count() {
 fn pods_of_an_earlier_version_do_not_count_until_the_new_one_was_seen() {
     let pods = [waiting_pod("new", "ErrImagePull", 0)];
     let unseen = deployment(1, 2, 2, 1);
-    assert!(waits(&judge(
-        "it",
-        "Deployment",
-        &see(&unseen, &pods, &replica_sets())
-    )));
+    assert!(waits(&judge("it", "Deployment", &see(&unseen, &pods, &replica_sets()))));
 }
 
 #[test]
@@ -133,26 +106,15 @@ fn a_crash_counts_from_the_third_restart() {
     let sets = replica_sets();
     let object = deployment(2, 1, 3, 2);
     let pods = [waiting_pod("new", "CrashLoopBackOff", 2)];
-    assert!(waits(&judge(
-        "it",
-        "Deployment",
-        &see(&object, &pods, &sets)
-    )));
+    assert!(waits(&judge("it", "Deployment", &see(&object, &pods, &sets))));
     let pods = [waiting_pod("new", "CrashLoopBackOff", 3)];
     let found = stuck(judge("it", "Deployment", &see(&object, &pods, &sets)));
-    assert_eq!(
-        found.message,
-        "it ended 3 times, last with exit code 3 (Error)"
-    );
+    assert_eq!(found.message, "it ended 3 times, last with exit code 3 (Error)");
 }
 
 #[test]
 fn restarts_of_the_newest_pods_are_counted() {
-    let pods = [
-        waiting_pod("old", "x", 5),
-        waiting_pod("new", "x", 2),
-        waiting_pod("new", "x", 1),
-    ];
+    let pods = [waiting_pod("old", "x", 5), waiting_pod("new", "x", 2), waiting_pod("new", "x", 1)];
     let (object, sets) = (deployment(2, 2, 2, 2), replica_sets());
     assert_eq!(restarts("Deployment", &see(&object, &pods, &sets)), 3);
     assert_eq!(restarts("Service", &see(&object, &pods, &sets)), 0);
@@ -163,29 +125,15 @@ fn a_missing_secret_and_a_full_node_get_some_time() {
     let sets = replica_sets();
     let object = deployment(2, 1, 3, 2);
     let pods = [waiting_pod("new", "CreateContainerConfigError", 0)];
-    assert_eq!(
-        stuck(judge("it", "Deployment", &see(&object, &pods, &sets))).grace,
-        CONFIG_GRACE
-    );
+    assert_eq!(stuck(judge("it", "Deployment", &see(&object, &pods, &sets))).grace, CONFIG_GRACE);
     let unschedulable = |message: &str| {
         json!({"metadata": {"name": "p", "ownerReferences": [{"uid": "new"}]}, "status": {"conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}})
     };
-    let pods = [unschedulable(
-        "0/1 nodes are available: 1 Insufficient memory.",
-    )];
-    assert_eq!(
-        stuck(judge("it", "Deployment", &see(&object, &pods, &sets))).grace,
-        UNSCHEDULABLE_GRACE
-    );
-    let pods = [unschedulable(
-        "pod has unbound immediate PersistentVolumeClaims",
-    )];
-    assert!(waits(&judge(
-        "it",
-        "Deployment",
-        &see(&object, &pods, &sets)
-    )));
+    let pods = [unschedulable("0/1 nodes are available: 1 Insufficient memory.")];
+    assert_eq!(stuck(judge("it", "Deployment", &see(&object, &pods, &sets))).grace, UNSCHEDULABLE_GRACE);
+    let pods = [unschedulable("pod has unbound immediate PersistentVolumeClaims")];
+    assert!(waits(&judge("it", "Deployment", &see(&object, &pods, &sets))));
 }
 
 #[test]
@@ -195,21 +143,14 @@ fn a_pod_on_its_way_out_and_a_container_that_starts_are_no_problem() {
     let mut pod = waiting_pod("new", "ErrImagePull", 0);
     pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     let pods = [pod, waiting_pod("new", "ContainerCreating", 0)];
-    assert!(waits(&judge(
-        "it",
-        "Deployment",
-        &see(&object, &pods, &sets)
-    )));
+    assert!(waits(&judge("it", "Deployment", &see(&object, &pods, &sets))));
 }
 
 #[test]
 fn a_ready_object_is_ready_whatever_its_pods_say() {
     let pods = [waiting_pod("new", "ErrImagePull", 0)];
     let object = deployment(2, 2, 2, 2);
-    assert_eq!(
-        judge("it", "Deployment", &see(&object, &pods, &replica_sets())),
-        State::Ready
-    );
+    assert_eq!(judge("it", "Deployment", &see(&object, &pods, &replica_sets())), State::Ready);
 }
 
 #[test]
@@ -224,27 +165,15 @@ fn a_stateful_set_is_ready_when_every_replica_is_new_and_ready() {
     };
     assert_eq!(alone("StatefulSet", &set(3, 3, "r2", 0)), State::Ready);
     assert_eq!(alone("StatefulSet", &set(1, 3, "r1", 2)), State::Ready);
-    for case in [
-        set(2, 3, "r1", 0),
-        set(3, 3, "r1", 0),
-        set(3, 2, "r2", 0),
-        set(0, 3, "r1", 2),
-    ] {
+    for case in [set(2, 3, "r1", 0), set(3, 3, "r1", 0), set(3, 2, "r2", 0), set(0, 3, "r1", 2)] {
         assert!(waits(&alone("StatefulSet", &case)), "{case}");
     }
     let object = set(1, 2, "r1", 0);
     let mut pod = waiting_pod("s", "ImagePullBackOff", 0);
     pod["metadata"]["labels"] = json!({"controller-revision-hash": "r1"});
-    assert!(waits(&judge(
-        "it",
-        "StatefulSet",
-        &see(&object, &[pod.clone()], &[])
-    )));
+    assert!(waits(&judge("it", "StatefulSet", &see(&object, &[pod.clone()], &[]))));
     pod["metadata"]["labels"] = json!({"controller-revision-hash": "r2"});
-    assert_eq!(
-        stuck(judge("it", "StatefulSet", &see(&object, &[pod], &[]))).reason,
-        "ImagePullBackOff"
-    );
+    assert_eq!(stuck(judge("it", "StatefulSet", &see(&object, &[pod], &[]))).reason, "ImagePullBackOff");
 }
 
 #[test]
@@ -262,16 +191,9 @@ fn a_daemon_set_is_ready_when_every_node_has_the_new_pod() {
     let object = set(1, 1);
     let mut pod = waiting_pod("s", "ErrImageNeverPull", 0);
     pod["metadata"]["labels"] = json!({"pod-template-generation": "3"});
-    assert!(waits(&judge(
-        "it",
-        "DaemonSet",
-        &see(&object, &[pod.clone()], &[])
-    )));
+    assert!(waits(&judge("it", "DaemonSet", &see(&object, &[pod.clone()], &[]))));
     pod["metadata"]["labels"] = json!({"pod-template-generation": "4"});
-    assert_eq!(
-        stuck(judge("it", "DaemonSet", &see(&object, &[pod], &[]))).reason,
-        "ErrImageNeverPull"
-    );
+    assert_eq!(stuck(judge("it", "DaemonSet", &see(&object, &[pod], &[]))).reason, "ErrImageNeverPull");
 }
 
 #[test]
@@ -281,23 +203,15 @@ fn a_job_is_ready_when_it_is_complete() {
             {"type": name, "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]}})
     };
     assert_eq!(alone("Job", &job("Complete")), State::Ready);
-    assert_eq!(
-        stuck(alone("Job", &job("Failed"))).reason,
-        "BackoffLimitExceeded"
-    );
+    assert_eq!(stuck(alone("Job", &job("Failed"))).reason, "BackoffLimitExceeded");
     let going_on = job("SuccessCriteriaMet");
     assert!(waits(&alone("Job", &going_on)));
     let crashing = [waiting_pod("j", "CrashLoopBackOff", 5)];
     assert!(waits(&judge("it", "Job", &see(&going_on, &crashing, &[]))));
-    let failed = [
-        json!({"metadata": {"name": "p", "namespace": "n", "ownerReferences": [{"uid": "j"}]},
-        "status": {"phase": "Failed"}}),
-    ];
+    let failed = [json!({"metadata": {"name": "p", "namespace": "n", "ownerReferences": [{"uid": "j"}]},
+        "status": {"phase": "Failed"}})];
     let found = stuck(judge("it", "Job", &see(&job("Failed"), &failed, &[])));
-    assert_eq!(
-        (found.reason.as_str(), found.pod.as_deref()),
-        ("BackoffLimitExceeded", Some("p"))
-    );
+    assert_eq!((found.reason.as_str(), found.pod.as_deref()), ("BackoffLimitExceeded", Some("p")));
 }
 
 #[test]
@@ -306,58 +220,22 @@ fn pods_claims_and_definitions() {
     assert_eq!(alone("Pod", &phase("Succeeded")), State::Ready);
     assert_eq!(stuck(alone("Pod", &phase("Failed"))).reason, "Failed");
     assert!(waits(&alone("Pod", &phase("Running"))));
-    assert_eq!(
-        alone("PersistentVolumeClaim", &phase("Bound")),
-        State::Ready
-    );
-    assert_eq!(
-        stuck(alone("PersistentVolumeClaim", &phase("Lost"))).reason,
-        "Lost"
-    );
+    assert_eq!(alone("PersistentVolumeClaim", &phase("Bound")), State::Ready);
+    assert_eq!(stuck(alone("PersistentVolumeClaim", &phase("Lost"))).reason, "Lost");
     assert!(waits(&alone("PersistentVolumeClaim", &phase("Pending"))));
     let pending = phase("Pending");
-    let on_use = Snapshot {
-        binds_on_use: true,
-        ..see(&pending, &[], &[])
-    };
+    let on_use = Snapshot { binds_on_use: true, ..see(&pending, &[], &[]) };
     assert_eq!(judge("it", "PersistentVolumeClaim", &on_use), State::Ready);
     let conditions = |name: &str, status: &str| json!({"metadata": {}, "status": {"conditions": [{"type": name, "status": status, "reason": "Conflict"}]}});
-    assert_eq!(
-        alone(
-            "CustomResourceDefinition",
-            &conditions("Established", "True")
-        ),
-        State::Ready
-    );
-    assert_eq!(
-        stuck(alone(
-            "CustomResourceDefinition",
-            &conditions("NamesAccepted", "False")
-        ))
-        .reason,
-        "Conflict"
-    );
-    assert!(waits(&alone(
-        "CustomResourceDefinition",
-        &json!({"metadata": {}})
-    )));
+    assert_eq!(alone("CustomResourceDefinition", &conditions("Established", "True")), State::Ready);
+    assert_eq!(stuck(alone("CustomResourceDefinition", &conditions("NamesAccepted", "False"))).reason, "Conflict");
+    assert!(waits(&alone("CustomResourceDefinition", &json!({"metadata": {}}))));
 }
 
 #[test]
 fn what_is_missing_or_being_deleted_is_waited_for() {
-    let none = Snapshot {
-        object: None,
-        pods: &[],
-        replica_sets: &[],
-        binds_on_use: false,
-    };
-    assert_eq!(
-        judge("it", "Service", &none),
-        State::Waiting("does not exist".to_string())
-    );
-    assert!(waits(&alone(
-        "Service",
-        &json!({"metadata": {"deletionTimestamp": "x"}})
-    )));
+    let none = Snapshot { object: None, pods: &[], replica_sets: &[], binds_on_use: false };
+    assert_eq!(judge("it", "Service", &none), State::Waiting("does not exist".to_string()));
+    assert!(waits(&alone("Service", &json!({"metadata": {"deletionTimestamp": "x"}}))));
     assert_eq!(alone("Service", &json!({"metadata": {}})), State::Ready);
 }

@@ -132,7 +132,7 @@ pub(crate) struct ImagePlan {
 
 /// A place that answers.
 pub(crate) enum Open {
-    Containerd(Containerd, LoadOptions),
+    Containerd(Box<(Containerd, LoadOptions)>),
     Registry(RegistryTarget),
     Dir(PathBuf),
 }
@@ -178,7 +178,7 @@ impl Place {
                 if let Some(snapshotter) = &site.snapshotter {
                     options.snapshotter.clone_from(snapshotter);
                 }
-                Ok(Open::Containerd(containerd, options))
+                Ok(Open::Containerd(Box::new((containerd, options))))
             }
         }
     }
@@ -208,7 +208,8 @@ impl Open {
                     tags_to_move: moving.map(|i| i.reference.clone()).collect(),
                 })
             }
-            Self::Containerd(containerd, options) => {
+            Self::Containerd(target) => {
+                let (containerd, options) = &**target;
                 let survey = containerd.survey(images, options).await.map_err(|e| containerd_failure(&e))?;
                 let elsewhere = survey.images.iter().zip(images).flat_map(|(s, image)| {
                     s.names
@@ -258,7 +259,8 @@ impl Open {
                     bytes_total: total,
                 })
             }
-            Self::Containerd(containerd, options) => {
+            Self::Containerd(target) => {
+                let (containerd, options) = &**target;
                 let content = Arc::new(opened.content.clone());
                 let report =
                     containerd.load(images, content, options, &progress).await.map_err(|e| containerd_failure(&e))?;

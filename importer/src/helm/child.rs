@@ -59,12 +59,7 @@ impl Launcher {
 
     /// The same through another program that knows [`REEXEC`].
     #[must_use]
-    pub fn through(
-        program: &Path,
-        home: &Path,
-        kubeconfig: Option<&Path>,
-        context: Option<&str>,
-    ) -> Self {
+    pub fn through(program: &Path, home: &Path, kubeconfig: Option<&Path>, context: Option<&str>) -> Self {
         Self {
             program: program.to_path_buf(),
             home: home.to_path_buf(),
@@ -73,15 +68,8 @@ impl Launcher {
         }
     }
 
-    pub(super) async fn run(
-        &self,
-        run: Run<'_>,
-        stop: impl Future<Output = String>,
-    ) -> Result<String, Error> {
-        let failed = |source| Error::Run {
-            program: run.program.to_path_buf(),
-            source,
-        };
+    pub(super) async fn run(&self, run: Run<'_>, stop: impl Future<Output = String>) -> Result<String, Error> {
+        let failed = |source| Error::Run { program: run.program.to_path_buf(), source };
         let (mut child, _keeper) = spawn(self.command(&run)).await.map_err(failed)?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
@@ -110,31 +98,15 @@ impl Launcher {
         let action = || run.action.to_string();
         let stderr = || last_lines(&err);
         match ended {
-            Ended::Exited(status) if status.success() => {
-                Ok(String::from_utf8_lossy(&out).into_owned())
-            }
+            Ended::Exited(status) if status.success() => Ok(String::from_utf8_lossy(&out).into_owned()),
             Ended::Exited(status) => Err(match status.code() {
-                Some(code) => Error::Failed {
-                    action: action(),
-                    code,
-                    stderr: stderr(),
-                },
-                None => Error::Killed {
-                    action: action(),
-                    signal: signal_of(status),
-                    stderr: stderr(),
-                },
+                Some(code) => Error::Failed { action: action(), code, stderr: stderr() },
+                None => Error::Killed { action: action(), signal: signal_of(status), stderr: stderr() },
             }),
             Ended::Failed(source) => Err(failed(source)),
             Ended::TooLong => Err(Error::OutputTooLong { action: action() }),
-            Ended::TimedOut => Err(Error::Timeout {
-                action: action(),
-                limit: run.limit,
-            }),
-            Ended::Stopped(reason) => Err(Error::Stopped {
-                action: action(),
-                reason,
-            }),
+            Ended::TimedOut => Err(Error::Timeout { action: action(), limit: run.limit }),
+            Ended::Stopped(reason) => Err(Error::Stopped { action: action(), reason }),
         }
     }
 
@@ -170,17 +142,13 @@ async fn spawn(mut command: Command) -> std::io::Result<(Child, mpsc::Sender<()>
     let runtime = tokio::runtime::Handle::current();
     let (keeper, parked) = mpsc::channel::<()>();
     let (started, child) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("helm".to_string())
-        .spawn(move || {
-            let _inside = runtime.enter();
-            if started.send(command.spawn()).is_ok() {
-                let _ended = parked.recv();
-            }
-        })?;
-    let child = child
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))??;
+    std::thread::Builder::new().name("helm".to_string()).spawn(move || {
+        let _inside = runtime.enter();
+        if started.send(command.spawn()).is_ok() {
+            let _ended = parked.recv();
+        }
+    })?;
+    let child = child.await.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))??;
     Ok((child, keeper))
 }
 
@@ -206,10 +174,7 @@ async fn watch(
 
 /// Reads to the end; false if there is more than [`MAX_OUTPUT_BYTES`].
 async fn read_all(stream: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io::Result<bool> {
-    stream
-        .take(MAX_OUTPUT_BYTES as u64 + 1)
-        .read_to_end(into)
-        .await?;
+    stream.take(MAX_OUTPUT_BYTES as u64 + 1).read_to_end(into).await?;
     Ok(into.len() <= MAX_OUTPUT_BYTES)
 }
 
@@ -229,15 +194,9 @@ fn signal_of(status: ExitStatus) -> i32 {
 
 fn last_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty() && !is_noise(line))
-        .collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty() && !is_noise(line)).collect();
     // when Go gives up, long traces of every thread follow the line that matters
-    if let Some(line) = lines
-        .iter()
-        .find(|line| line.starts_with("fatal error: ") || line.starts_with("SIG"))
-    {
+    if let Some(line) = lines.iter().find(|line| line.starts_with("fatal error: ") || line.starts_with("SIG")) {
         return (*line).to_string();
     }
     lines[lines.len().saturating_sub(STDERR_LINES)..].join("\n")
@@ -255,9 +214,7 @@ mod tests {
     #[test]
     fn keeps_the_last_lines_without_the_usual_complaint() {
         let text: String = (0..30).map(|i| format!("line {i}\n\n")).collect();
-        let text = format!(
-            "{text}WARNING: Kubernetes configuration file is group-readable. Location: /x\n"
-        );
+        let text = format!("{text}WARNING: Kubernetes configuration file is group-readable. Location: /x\n");
         let kept = last_lines(text.as_bytes());
         assert_eq!(kept.lines().count(), STDERR_LINES);
         assert!(kept.ends_with("line 29"), "{kept}");
@@ -269,23 +226,15 @@ mod tests {
         bytes.resize(1 << 20, b'x');
         bytes.extend(b"end");
         let mut kept = Vec::new();
-        read_ends(&bytes[..], &mut kept)
-            .await
-            .expect("memory does not fail");
-        assert!(
-            kept.len() <= 5 * STDERR_BYTES && kept.ends_with(b"end"),
-            "{}",
-            kept.len()
-        );
+        read_ends(&bytes[..], &mut kept).await.expect("memory does not fail");
+        assert!(kept.len() <= 5 * STDERR_BYTES && kept.ends_with(b"end"), "{}", kept.len());
         assert_eq!(last_lines(&kept), "fatal error: no memory");
     }
 
     #[tokio::test]
     async fn stops_reading_at_the_limit() {
         let mut out = Vec::new();
-        let fits = read_all(tokio::io::repeat(b'x'), &mut out)
-            .await
-            .expect("memory does not fail");
+        let fits = read_all(tokio::io::repeat(b'x'), &mut out).await.expect("memory does not fail");
         assert!(!fits);
     }
 }

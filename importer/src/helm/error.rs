@@ -19,9 +19,7 @@ pub enum Error {
     #[error("none of the Helm binaries found can be used:{}", list(.0))]
     NoneUsable(Vec<Unusable>),
     /// A name is not one that Kubernetes takes, or begins like a flag.
-    #[error(
-        "{name:?} is not a name for a {what}: lower-case letters, digits and \"-\", at most {limit}"
-    )]
+    #[error("{name:?} is not a name for a {what}: lower-case letters, digits and \"-\", at most {limit}")]
     Name {
         /// What it should name.
         what: &'static str,
@@ -58,10 +56,7 @@ pub enum Error {
         stderr: String,
     },
     /// Helm was ended by a signal: by somebody, for lack of memory, or at a limit of ours.
-    #[error(
-        "helm was killed by signal {signal} while it should {action}:{}",
-        indented(stderr)
-    )]
+    #[error("helm was killed by signal {signal} while it should {action}:{}", indented(stderr))]
     Killed {
         /// What was asked.
         action: String,
@@ -128,19 +123,9 @@ pub(super) fn check_names(release: &str, namespace: &str) -> Result<(), Error> {
 
 pub(super) fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), Error> {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    let sound = (1..=limit).contains(&name.len())
-        && name.bytes().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if sound {
-        Ok(())
-    } else {
-        Err(Error::Name {
-            what,
-            name: name.chars().take(100).collect(),
-            limit,
-        })
-    }
+    let sound =
+        (1..=limit).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-');
+    if sound { Ok(()) } else { Err(Error::Name { what, name: name.chars().take(100).collect(), limit }) }
 }
 
 pub(super) fn is_absent(error: &Error) -> bool {
@@ -160,14 +145,7 @@ pub(super) fn chain(error: &Error) -> String {
 fn list(unusable: &[Unusable]) -> String {
     unusable
         .iter()
-        .map(|one| {
-            format!(
-                "\n  {} ({}): {}",
-                one.place.path.display(),
-                one.place.origin,
-                one.reason
-            )
-        })
+        .map(|one| format!("\n  {} ({}): {}", one.place.path.display(), one.place.origin, one.reason))
         .collect()
 }
 
@@ -181,20 +159,8 @@ mod tests {
 
     #[test]
     fn refuses_names_that_are_flags_or_not_names() {
-        for bad in [
-            "",
-            "-x",
-            "--kubeconfig",
-            "A",
-            "a_b",
-            "a.b",
-            "a-",
-            &"a".repeat(54),
-        ] {
-            assert!(
-                matches!(check_names(bad, "default"), Err(Error::Name { .. })),
-                "{bad}"
-            );
+        for bad in ["", "-x", "--kubeconfig", "A", "a_b", "a.b", "a-", &"a".repeat(54)] {
+            assert!(matches!(check_names(bad, "default"), Err(Error::Name { .. })), "{bad}");
         }
         assert!(check_names("shop-2", "default").is_ok());
     }

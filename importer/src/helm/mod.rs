@@ -110,42 +110,23 @@ impl Helm {
                 break;
             }
         }
-        Err(if unusable.is_empty() {
-            Error::NotFound
-        } else {
-            Error::NoneUsable(unusable)
-        })
+        Err(if unusable.is_empty() { Error::NotFound } else { Error::NoneUsable(unusable) })
     }
 
     async fn at(place: &Place, launcher: &Launcher) -> Result<Self, Unusable> {
-        let left = |version, reason| Unusable {
-            place: place.clone(),
-            version,
-            reason,
-        };
-        let helm = Self {
-            place: place.clone(),
-            version: OLDEST,
-            launcher: launcher.clone(),
-        };
+        let left = |version, reason| Unusable { place: place.clone(), version, reason };
+        let helm = Self { place: place.clone(), version: OLDEST, launcher: launcher.clone() };
         let args = strings(["version", "--short"]);
-        let text = helm
-            .read("tell its version", args)
-            .await
-            .map_err(|error| left(None, chain(&error)))?;
-        let version = parse::version(&text)
-            .ok_or_else(|| left(None, "it does not tell a version as Helm does".to_string()))?;
+        let text = helm.read("tell its version", args).await.map_err(|error| left(None, chain(&error)))?;
+        let version =
+            parse::version(&text).ok_or_else(|| left(None, "it does not tell a version as Helm does".to_string()))?;
         if version < OLDEST {
-            let reason = format!(
-                "version {version} is too old, {OLDEST} is needed: carry one in the bundle, or give one"
-            );
+            let reason =
+                format!("version {version} is too old, {OLDEST} is needed: carry one in the bundle, or give one");
             return Err(left(Some(version), reason));
         }
         if version.major > 4 {
-            return Err(left(
-                Some(version),
-                "only Helm 3 and 4 are known".to_string(),
-            ));
+            return Err(left(Some(version), "only Helm 3 and 4 are known".to_string()));
         }
         Ok(Self { version, ..helm })
     }
@@ -171,12 +152,7 @@ impl Helm {
         check_names(render.release, render.namespace)?;
         let mut args = strings(["template", render.release]);
         args.push(absolute(render.chart));
-        args.extend(strings([
-            "--namespace",
-            render.namespace,
-            "--kube-version",
-            render.kube_version,
-        ]));
+        args.extend(strings(["--namespace", render.namespace, "--kube-version", render.kube_version]));
         for api in render.api_versions {
             args.extend(strings(["--api-versions", api]));
         }
@@ -200,36 +176,25 @@ impl Helm {
         stop: impl Future<Output = String>,
     ) -> Result<Revision, Error> {
         check_names(upgrade.release, upgrade.namespace)?;
-        self.refuse_pending(upgrade.release, upgrade.namespace)
-            .await?;
+        self.refuse_pending(upgrade.release, upgrade.namespace).await?;
         // --reset-values: without it and without any value, Helm would silently reuse those of the last release
         let mut args = strings(["upgrade", "--install", "--reset-values", upgrade.release]);
         args.push(absolute(upgrade.chart));
         args.extend(strings(["--namespace", upgrade.namespace]));
-        args.extend(strings([
-            "--timeout",
-            &format!("{}s", upgrade.timeout.as_secs().max(1)),
-        ]));
+        args.extend(strings(["--timeout", &format!("{}s", upgrade.timeout.as_secs().max(1))]));
         args.extend(strings(["--history-max", &upgrade.keep.to_string()]));
         args.extend(self.wait_args(upgrade.wait));
         if !upgrade.description.is_empty() {
             args.extend(strings(["--description", upgrade.description]));
         }
         args.extend(values_args(upgrade.values));
-        let action = format!(
-            "install {} in namespace {}",
-            upgrade.release, upgrade.namespace
-        );
+        let action = format!("install {} in namespace {}", upgrade.release, upgrade.namespace);
         // hooks before and after, each with its own timeout, and the objects between them
         let limit = upgrade.timeout.saturating_mul(3) + MARGIN;
         self.run(&action, args, limit, stop).await?;
         match self.latest(upgrade.release, upgrade.namespace).await? {
             Some(revision) => Ok(revision),
-            None => Err(Error::Failed {
-                action,
-                code: 0,
-                stderr: "it left no release".to_string(),
-            }),
+            None => Err(Error::Failed { action, code: 0, stderr: "it left no release".to_string() }),
         }
     }
 
@@ -238,7 +203,13 @@ impl Helm {
     /// # Errors
     ///
     /// Those of any run.
-    pub async fn rollback(&self, release: &str, namespace: &str, revision: u64, timeout: Duration) -> Result<(), Error> {
+    pub async fn rollback(
+        &self,
+        release: &str,
+        namespace: &str,
+        revision: u64,
+        timeout: Duration,
+    ) -> Result<(), Error> {
         check_names(release, namespace)?;
         let mut args = strings(["rollback", release, &revision.to_string(), "--namespace", namespace]);
         args.extend(strings(["--timeout", &format!("{}s", timeout.as_secs().max(1))]));
@@ -252,31 +223,13 @@ impl Helm {
     /// # Errors
     ///
     /// Those of any run.
-    pub async fn uninstall(
-        &self,
-        release: &str,
-        namespace: &str,
-        timeout: Duration,
-    ) -> Result<bool, Error> {
+    pub async fn uninstall(&self, release: &str, namespace: &str, timeout: Duration) -> Result<bool, Error> {
         check_names(release, namespace)?;
         let mut args = strings(["uninstall", release, "--namespace", namespace]);
-        args.extend(strings([
-            "--timeout",
-            &format!("{}s", timeout.as_secs().max(1)),
-        ]));
-        args.push(
-            if self.version.major >= 4 {
-                "--wait=watcher"
-            } else {
-                "--wait"
-            }
-            .into(),
-        );
+        args.extend(strings(["--timeout", &format!("{}s", timeout.as_secs().max(1))]));
+        args.push(if self.version.major >= 4 { "--wait=watcher" } else { "--wait" }.into());
         let action = format!("uninstall {release} in namespace {namespace}");
-        match self
-            .run(&action, args, timeout.saturating_mul(3) + MARGIN, pending())
-            .await
-        {
+        match self.run(&action, args, timeout.saturating_mul(3) + MARGIN, pending()).await {
             Ok(_) => Ok(true),
             Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(error),
@@ -302,10 +255,7 @@ impl Helm {
         }
         let action = "list releases";
         let text = self.read(action, args).await?;
-        serde_json::from_str(&text).map_err(|source| Error::Output {
-            action: action.to_string(),
-            source,
-        })
+        serde_json::from_str(&text).map_err(|source| Error::Output { action: action.to_string(), source })
     }
 
     /// The revisions that Helm keeps of a release, oldest first; none if there is no such release.
@@ -334,37 +284,20 @@ impl Helm {
     pub async fn manifest(&self, release: &str, namespace: &str) -> Result<Option<String>, Error> {
         check_names(release, namespace)?;
         let args = strings(["get", "manifest", release, "--namespace", namespace]);
-        match self
-            .read(&format!("show the manifest of {release}"), args)
-            .await
-        {
+        match self.read(&format!("show the manifest of {release}"), args).await {
             Ok(text) => Ok(Some(text)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn revisions(
-        &self,
-        release: &str,
-        namespace: &str,
-        most: u32,
-    ) -> Result<Vec<Revision>, Error> {
+    async fn revisions(&self, release: &str, namespace: &str, most: u32) -> Result<Vec<Revision>, Error> {
         check_names(release, namespace)?;
         let action = format!("tell the history of {release}");
-        let mut args = strings([
-            "history",
-            release,
-            "--namespace",
-            namespace,
-            "--output",
-            "json",
-        ]);
+        let mut args = strings(["history", release, "--namespace", namespace, "--output", "json"]);
         args.extend(strings(["--max", &most.to_string()]));
         match self.read(&action, args).await {
-            Ok(text) => {
-                serde_json::from_str(&text).map_err(|source| Error::Output { action, source })
-            }
+            Ok(text) => serde_json::from_str(&text).map_err(|source| Error::Output { action, source }),
             Err(error) if is_absent(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -403,12 +336,7 @@ impl Helm {
         limit: Duration,
         stop: impl Future<Output = String>,
     ) -> Result<String, Error> {
-        let run = Run {
-            program: &self.place.path,
-            action,
-            args,
-            limit,
-        };
+        let run = Run { program: &self.place.path, action, args, limit };
         self.launcher.run(run, stop).await
     }
 }
@@ -419,9 +347,7 @@ fn strings<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Vec<OsString> {
 
 // an absolute path is never taken for a flag, a URL or a chart of a repository
 fn absolute(path: &Path) -> OsString {
-    std::path::absolute(path)
-        .unwrap_or_else(|_| path.to_path_buf())
-        .into_os_string()
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).into_os_string()
 }
 
 // Helm reads -f as one line of comma-separated values, so a comma or quote in a path needs quotes

@@ -71,10 +71,7 @@ impl Status {
     /// Whether Helm refuses other work on the release because of it.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        matches!(
-            self,
-            Self::PendingInstall | Self::PendingUpgrade | Self::PendingRollback
-        )
+        matches!(self, Self::PendingInstall | Self::PendingUpgrade | Self::PendingRollback)
     }
 }
 
@@ -98,11 +95,8 @@ impl fmt::Display for Status {
 pub(super) fn version(text: &str) -> Option<Version> {
     let text = text.trim().strip_prefix('v')?;
     // a build without version flags prints v3.20
-    let padded = if text.split(['-', '+']).next()?.matches('.').count() == 1 {
-        format!("{text}.0")
-    } else {
-        text.to_string()
-    };
+    let padded =
+        if text.split(['-', '+']).next()?.matches('.').count() == 1 { format!("{text}.0") } else { text.to_string() };
     Version::parse(&padded).ok()
 }
 
@@ -134,11 +128,7 @@ mod tests {
             ("MicroK8s is not running on this node", None),
             ("", None),
         ] {
-            assert_eq!(
-                version(text).map(|version| version.to_string()).as_deref(),
-                expected,
-                "{text}"
-            );
+            assert_eq!(version(text).map(|version| version.to_string()).as_deref(), expected, "{text}");
         }
     }
 

@@ -56,63 +56,33 @@ pub enum ReexecError {
 pub fn reexec(args: impl IntoIterator<Item = OsString>) -> Result<Infallible, ReexecError> {
     let mut args = args.into_iter();
     let mut next = || args.next().ok_or(ReexecError::Arguments);
-    let parent = next()?
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .ok_or(ReexecError::Arguments)?;
+    let parent = next()?.to_str().and_then(|text| text.parse().ok()).ok_or(ReexecError::Arguments)?;
     let parent = Pid::from_raw(parent).ok_or(ReexecError::Arguments)?;
     let (home, kubeconfig, context, program) = (next()?, next()?, next()?, next()?);
 
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
-        ReexecError::Limit {
-            what: "the parent-death signal",
-            source: error.into(),
-        }
-    })?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| ReexecError::Limit { what: "the parent-death signal", source: error.into() })?;
     // if it died before that call, no signal will come
     if rustix::process::getppid() != Some(parent) {
         return Err(ReexecError::ParentGone);
     }
-    limit(
-        Resource::As,
-        "the limit of memory",
-        MAX_MEMORY_BYTES,
-        MAX_MEMORY_BYTES,
-    )?;
-    limit(
-        Resource::Cpu,
-        "the limit of processor time",
-        MAX_CPU_SECONDS,
-        MAX_CPU_SECONDS + 5,
-    )?;
+    limit(Resource::As, "the limit of memory", MAX_MEMORY_BYTES, MAX_MEMORY_BYTES)?;
+    limit(Resource::Cpu, "the limit of processor time", MAX_CPU_SECONDS, MAX_CPU_SECONDS + 5)?;
     limit(Resource::Core, "the limit of core files", 0, 0)?;
 
     let source = Command::new(&program)
         .args(args)
         .env_clear()
-        .envs(environment(
-            std::env::vars_os(),
-            Path::new(&home),
-            &kubeconfig,
-            &context,
-        ))
+        .envs(environment(std::env::vars_os(), Path::new(&home), &kubeconfig, &context))
         .exec();
     Err(ReexecError::Execute { program, source })
 }
 
 fn limit(resource: Resource, what: &'static str, soft: u64, hard: u64) -> Result<(), ReexecError> {
     // a harder limit that is there already stays
-    let hard = rustix::process::getrlimit(resource)
-        .maximum
-        .map_or(hard, |there| there.min(hard));
-    let new = Rlimit {
-        current: Some(soft.min(hard)),
-        maximum: Some(hard),
-    };
-    rustix::process::setrlimit(resource, new).map_err(|error| ReexecError::Limit {
-        what,
-        source: error.into(),
-    })
+    let hard = rustix::process::getrlimit(resource).maximum.map_or(hard, |there| there.min(hard));
+    let new = Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) };
+    rustix::process::setrlimit(resource, new).map_err(|error| ReexecError::Limit { what, source: error.into() })
 }
 
 /// Helm's environment: ours without proxies and without anything that leads Helm elsewhere.
@@ -122,10 +92,7 @@ fn environment(
     kubeconfig: &OsStr,
     context: &OsStr,
 ) -> Vec<(OsString, OsString)> {
-    let mut environment: Vec<_> = ours
-        .into_iter()
-        .filter(|(name, _)| !leads_elsewhere(name))
-        .collect();
+    let mut environment: Vec<_> = ours.into_iter().filter(|(name, _)| !leads_elsewhere(name)).collect();
     let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
     for (name, place) in [
         ("HELM_CACHE_HOME", "cache"),
@@ -178,12 +145,7 @@ mod tests {
         ];
         let ours = ours.map(|(name, value)| (name.into(), value.into()));
         let found = environment(ours, Path::new("/h"), OsStr::new("/k"), OsStr::new(""));
-        let value = |name: &str| {
-            found
-                .iter()
-                .find(|(found, _)| found == name)
-                .map(|(_, value)| value.clone())
-        };
+        let value = |name: &str| found.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone());
         assert_eq!(value("PATH"), Some("/bin".into()));
         assert_eq!(value("KUBECONFIG"), Some("/k".into()));
         assert_eq!(value("HELM_PLUGINS"), Some("/h/data/plugins".into()));
@@ -204,9 +166,6 @@ mod tests {
     fn refuses_a_call_by_anybody_else() {
         let args = |args: &[&str]| args.iter().map(OsString::from).collect::<Vec<_>>();
         assert!(matches!(reexec(args(&[])), Err(ReexecError::Arguments)));
-        assert!(matches!(
-            reexec(args(&["x", "/h", "", "", "/bin/true"])),
-            Err(ReexecError::Arguments)
-        ));
+        assert!(matches!(reexec(args(&["x", "/h", "", "", "/bin/true"])), Err(ReexecError::Arguments)));
     }
 }

@@ -17,20 +17,15 @@ pub(crate) fn kubeconfig() -> PathBuf {
 }
 
 pub(crate) fn helm_program() -> PathBuf {
-    sealift_tests::helm(sealift_tests::Helm::V4)
+    let third = std::env::var_os("SEALIFT_TEST_HELM").is_some_and(|v| v == "3");
+    sealift_tests::helm(if third { sealift_tests::Helm::V3 } else { sealift_tests::Helm::V4 })
 }
 
 /// A name that no other test has.
 pub(crate) fn unique(stem: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    format!(
-        "{stem}-{:x}-{}",
-        now.as_nanos() % (1 << 40),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    format!("{stem}-{:x}-{}", now.as_nanos() % (1 << 40), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) struct Lab {
@@ -45,26 +40,13 @@ impl Lab {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let kubeconfig = kubeconfig();
-        let cluster = Cluster::connect(&kubeconfig, None)
-            .await
-            .expect("the cluster answers");
+        let cluster = Cluster::connect(&kubeconfig, None).await.expect("the cluster answers");
         let launcher = launcher(dir.path(), Some(&kubeconfig));
-        let helm = Helm::find(&[given(&helm_program())], &launcher)
-            .await
-            .expect("Helm is there");
+        let helm = Helm::find(&[given(&helm_program())], &launcher).await.expect("Helm is there");
         let namespace = unique("t");
-        cluster
-            .ensure_namespace(&namespace)
-            .await
-            .expect("a namespace");
+        cluster.ensure_namespace(&namespace).await.expect("a namespace");
         wait_for_service_account(&kubeconfig, &namespace);
-        Self {
-            dir,
-            kubeconfig,
-            cluster,
-            helm,
-            namespace,
-        }
+        Self { dir, kubeconfig, cluster, helm, namespace }
     }
 
     /// A chart of one Deployment and what else is given.
@@ -74,10 +56,7 @@ impl Lab {
 
     pub(crate) fn values(&self, text: &str) -> PathBuf {
         let path = self.dir.path().join(format!("{}.json", unique("values")));
-        Values::parse(text, "test")
-            .expect("sound")
-            .write_new(&path)
-            .expect("written");
+        Values::parse(text, "test").expect("sound").write_new(&path).expect("written");
         path
     }
 
@@ -92,17 +71,8 @@ impl Lab {
 
 pub(crate) fn kubectl(kubeconfig: &Path, args: &[&str]) -> String {
     let program = sealift_tests::kubectl();
-    let out = Command::new(program)
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .args(args)
-        .output()
-        .expect("it runs");
-    assert!(
-        out.status.success(),
-        "{args:?}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    let out = Command::new(program).arg("--kubeconfig").arg(kubeconfig).args(args).output().expect("it runs");
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).expect("text")
 }
 
@@ -121,18 +91,10 @@ pub(crate) fn launcher(home: &Path, kubeconfig: Option<&Path>) -> Launcher {
 }
 
 pub(crate) fn given(path: &Path) -> Place {
-    Place {
-        path: path.to_path_buf(),
-        origin: Origin::Given,
-    }
+    Place { path: path.to_path_buf(), origin: Origin::Given }
 }
 
-pub(crate) fn upgrade<'a>(
-    namespace: &'a str,
-    chart: &'a Path,
-    values: &'a [PathBuf],
-    wait: Wait,
-) -> Upgrade<'a> {
+pub(crate) fn upgrade<'a>(namespace: &'a str, chart: &'a Path, values: &'a [PathBuf], wait: Wait) -> Upgrade<'a> {
     Upgrade {
         release: "shop",
         namespace,
@@ -150,26 +112,14 @@ pub(crate) fn chart(dir: &Path, version: &str, more: &[(&str, &str)]) -> PathBuf
     let templates = root.join("shop/templates");
     std::fs::create_dir_all(&templates).expect("made");
     let write = |path: PathBuf, text: &str| std::fs::write(path, text).expect("written");
-    write(
-        root.join("shop/Chart.yaml"),
-        &format!("apiVersion: v2\nname: shop\nversion: {version}\n"),
-    );
-    write(
-        root.join("shop/values.yaml"),
-        "image: docker.io/library/app:1\ngreeting: hello\nreplicas: 1\n",
-    );
+    write(root.join("shop/Chart.yaml"), &format!("apiVersion: v2\nname: shop\nversion: {version}\n"));
+    write(root.join("shop/values.yaml"), "image: docker.io/library/app:1\ngreeting: hello\nreplicas: 1\n");
     write(templates.join("deployment.yaml"), DEPLOYMENT);
     for (name, text) in more {
         write(templates.join(name), text);
     }
     let archive = root.join("shop.tgz");
-    let done = Command::new("tar")
-        .arg("czf")
-        .arg(&archive)
-        .arg("-C")
-        .arg(&root)
-        .arg("shop")
-        .status();
+    let done = Command::new("tar").arg("czf").arg(&archive).arg("-C").arg(&root).arg("shop").status();
     assert!(done.expect("tar runs").success());
     archive
 }

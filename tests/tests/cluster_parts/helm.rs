@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, SLOW_HOOK, chart, given, kubectl, launcher, unique, upgrade, helm_program, kubeconfig};
+use crate::common::{Lab, SLOW_HOOK, chart, given, helm_program, kubeconfig, kubectl, launcher, unique, upgrade};
 use sealift_importer::cluster::targets::hook_targets;
 use sealift_importer::helm::{Error, Helm, Render, Status, Wait};
 use sealift_importer::site::{Origin, Place};
@@ -20,21 +20,10 @@ async fn installs_upgrades_lists_and_uninstalls() {
     let lab = Lab::new().await;
     let namespace = lab.namespace.as_str();
     let v1 = lab.chart("1.0.0", &[]);
-    let revision = lab
-        .helm
-        .upgrade_install(&upgrade(namespace, &v1, &[], Wait::Hooks), pending())
-        .await
-        .expect("installed");
-    assert_eq!(
-        (revision.revision, revision.status, revision.chart.as_str()),
-        (1, Status::Deployed, "shop-1.0.0")
-    );
-    let manifest = lab
-        .helm
-        .manifest("shop", namespace)
-        .await
-        .expect("it answers")
-        .expect("it is there");
+    let revision =
+        lab.helm.upgrade_install(&upgrade(namespace, &v1, &[], Wait::Hooks), pending()).await.expect("installed");
+    assert_eq!((revision.revision, revision.status, revision.chart.as_str()), (1, Status::Deployed, "shop-1.0.0"));
+    let manifest = lab.helm.manifest("shop", namespace).await.expect("it answers").expect("it is there");
     let mut steps = Vec::new();
     let targets = lab.targets(&manifest);
     assert_eq!(targets.len(), 1);
@@ -44,97 +33,32 @@ async fn installs_upgrades_lists_and_uninstalls() {
         })
         .await
         .expect("ready");
-    assert!(
-        steps
-            .last()
-            .is_some_and(|step| step.ends_with("/web: ready")),
-        "{steps:?}"
-    );
+    assert!(steps.last().is_some_and(|step| step.ends_with("/web: ready")), "{steps:?}");
 
     let v2 = lab.chart("2.0.0", &[("hook.yaml", SLOW_HOOK)]);
     let values = [lab.values("{greeting: one}"), lab.values("{greeting: two}")];
-    let revision = lab
-        .helm
-        .upgrade_install(&upgrade(namespace, &v2, &values, Wait::Ready), pending())
-        .await
-        .expect("upgraded");
-    assert_eq!(
-        (revision.revision, revision.chart.as_str()),
-        (2, "shop-2.0.0")
-    );
-    let greeting = [
-        "get",
-        "deploy/web",
-        "-n",
-        namespace,
-        "-o",
-        "jsonpath={.spec.template.metadata.annotations.greeting}",
-    ];
+    let revision =
+        lab.helm.upgrade_install(&upgrade(namespace, &v2, &values, Wait::Ready), pending()).await.expect("upgraded");
+    assert_eq!((revision.revision, revision.chart.as_str()), (2, "shop-2.0.0"));
+    let greeting =
+        ["get", "deploy/web", "-n", namespace, "-o", "jsonpath={.spec.template.metadata.annotations.greeting}"];
     assert_eq!(lab.kubectl(&greeting), "two");
 
     // no values given means the chart's own again, not those of the last release
-    lab.helm
-        .upgrade_install(&upgrade(namespace, &v1, &[], Wait::Hooks), pending())
-        .await
-        .expect("upgraded");
+    lab.helm.upgrade_install(&upgrade(namespace, &v1, &[], Wait::Hooks), pending()).await.expect("upgraded");
     assert_eq!(lab.kubectl(&greeting), "hello");
 
-    let history = lab
-        .helm
-        .history("shop", namespace)
-        .await
-        .expect("it answers");
-    let history: Vec<_> = history
-        .into_iter()
-        .map(|one| (one.revision, one.status))
-        .collect();
-    assert_eq!(
-        history,
-        [
-            (1, Status::Superseded),
-            (2, Status::Superseded),
-            (3, Status::Deployed)
-        ]
-    );
+    let history = lab.helm.history("shop", namespace).await.expect("it answers");
+    let history: Vec<_> = history.into_iter().map(|one| (one.revision, one.status)).collect();
+    assert_eq!(history, [(1, Status::Superseded), (2, Status::Superseded), (3, Status::Deployed)]);
     let listed = lab.helm.list(Some(namespace)).await.expect("it answers");
-    assert_eq!(
-        (listed.len(), listed[0].revision, listed[0].status.clone()),
-        (1, 3, Status::Deployed)
-    );
-    assert!(
-        lab.helm
-            .list(None)
-            .await
-            .expect("it answers")
-            .contains(&listed[0])
-    );
+    assert_eq!((listed.len(), listed[0].revision, listed[0].status.clone()), (1, 3, Status::Deployed));
+    assert!(lab.helm.list(None).await.expect("it answers").contains(&listed[0]));
 
-    assert!(
-        lab.helm
-            .uninstall("shop", namespace, Duration::from_secs(60))
-            .await
-            .expect("removed")
-    );
-    assert!(
-        !lab.helm
-            .uninstall("shop", namespace, Duration::from_secs(60))
-            .await
-            .expect("nothing to remove")
-    );
-    assert_eq!(
-        lab.helm
-            .latest("shop", namespace)
-            .await
-            .expect("it answers"),
-        None
-    );
-    assert_eq!(
-        lab.helm
-            .manifest("shop", namespace)
-            .await
-            .expect("it answers"),
-        None
-    );
+    assert!(lab.helm.uninstall("shop", namespace, Duration::from_secs(60)).await.expect("removed"));
+    assert!(!lab.helm.uninstall("shop", namespace, Duration::from_secs(60)).await.expect("nothing to remove"));
+    assert_eq!(lab.helm.latest("shop", namespace).await.expect("it answers"), None);
+    assert_eq!(lab.helm.manifest("shop", namespace).await.expect("it answers"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,14 +69,9 @@ async fn renders_for_a_cluster_without_asking_it() {
     let lab = Lab::new().await;
     let template = "{{ if .Release.IsUpgrade }}upgrade: {{ .Capabilities.KubeVersion }}\n\
         api: {{ .Capabilities.APIVersions.Has \"example.com/v1\" }}{{ end }}";
-    let chart = lab.chart(
-        "1.0.0",
-        &[("facts.yaml", template), ("hook.yaml", SLOW_HOOK)],
-    );
+    let chart = lab.chart("1.0.0", &[("facts.yaml", template), ("hook.yaml", SLOW_HOOK)]);
     let nowhere = launcher(lab.dir.path(), Some(Path::new("/nonexistent")));
-    let helm = Helm::find(&[given(&helm_program())], &nowhere)
-        .await
-        .expect("Helm is there");
+    let helm = Helm::find(&[given(&helm_program())], &nowhere).await.expect("Helm is there");
     let api_versions = ["example.com/v1".to_string()];
     let text = helm
         .render(&Render {
@@ -167,12 +86,7 @@ async fn renders_for_a_cluster_without_asking_it() {
         })
         .await
         .expect("rendered");
-    assert!(
-        text.contains("upgrade: v1.34.4")
-            && text.contains("api: true")
-            && text.contains("name: slow"),
-        "{text}"
-    );
+    assert!(text.contains("upgrade: v1.34.4") && text.contains("api: true") && text.contains("name: slow"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,36 +97,16 @@ async fn a_missing_image_ends_the_wait_at_once_and_the_next_run_succeeds() {
     let lab = Lab::new().await;
     let namespace = lab.namespace.as_str();
     let chart = lab.chart("1.0.0", &[]);
-    lab.helm
-        .upgrade_install(&upgrade(namespace, &chart, &[], Wait::Ready), pending())
-        .await
-        .expect("installed");
-    let manifest = lab
-        .helm
-        .manifest("shop", namespace)
-        .await
-        .expect("it answers")
-        .expect("it is there");
+    lab.helm.upgrade_install(&upgrade(namespace, &chart, &[], Wait::Ready), pending()).await.expect("installed");
+    let manifest = lab.helm.manifest("shop", namespace).await.expect("it answers").expect("it is there");
     let targets = lab.targets(&manifest);
 
     let bad = [lab.values("{image: 'docker.io/library/none:1'}")];
-    let known = lab
-        .cluster
-        .known_problems(&targets)
-        .await
-        .expect("it answers");
+    let known = lab.cluster.known_problems(&targets).await.expect("it answers");
     let start = Instant::now();
-    let stop = async {
-        lab.cluster
-            .first_problem(&targets, &known, &mut |_: &str| {})
-            .await
-            .to_string()
-    };
-    let error = lab
-        .helm
-        .upgrade_install(&upgrade(namespace, &chart, &bad, Wait::Ready), stop)
-        .await
-        .expect_err("it fails");
+    let stop = async { lab.cluster.first_problem(&targets, &known, &mut |_: &str| {}).await.to_string() };
+    let error =
+        lab.helm.upgrade_install(&upgrade(namespace, &chart, &bad, Wait::Ready), stop).await.expect_err("it fails");
     let took = start.elapsed();
     assert!(
         matches!(&error, Error::Stopped { reason, .. } if reason.contains("ErrImageNeverPull in pod web-")),
@@ -220,33 +114,16 @@ async fn a_missing_image_ends_the_wait_at_once_and_the_next_run_succeeds() {
     );
     assert!(took < Duration::from_secs(15), "{took:?}");
     eprintln!("stopped after {took:?}: {error}");
-    let latest = lab
-        .helm
-        .latest("shop", namespace)
-        .await
-        .expect("it answers")
-        .expect("it is there");
+    let latest = lab.helm.latest("shop", namespace).await.expect("it answers").expect("it is there");
     assert_eq!((latest.revision, latest.status), (2, Status::Failed));
 
     // the failing pods of before do not stop the repair
-    let known = lab
-        .cluster
-        .known_problems(&targets)
-        .await
-        .expect("it answers");
+    let known = lab.cluster.known_problems(&targets).await.expect("it answers");
     assert_eq!(known.len(), 1);
-    let stop = async {
-        lab.cluster
-            .first_problem(&targets, &known, &mut |_: &str| {})
-            .await
-            .to_string()
-    };
+    let stop = async { lab.cluster.first_problem(&targets, &known, &mut |_: &str| {}).await.to_string() };
     let good = [lab.values("{greeting: repaired}")];
-    let revision = lab
-        .helm
-        .upgrade_install(&upgrade(namespace, &chart, &good, Wait::Ready), stop)
-        .await
-        .expect("repaired");
+    let revision =
+        lab.helm.upgrade_install(&upgrade(namespace, &chart, &good, Wait::Ready), stop).await.expect("repaired");
     assert_eq!((revision.revision, revision.status), (3, Status::Deployed));
 }
 
@@ -258,15 +135,8 @@ async fn says_what_helm_said() {
     let lab = Lab::new().await;
     let chart = lab.chart("1.0.0", &[("bad.yaml", "{{ fail \"no such luck\" }}")]);
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Hooks);
-    let error = lab
-        .helm
-        .upgrade_install(&run, pending())
-        .await
-        .expect_err("it fails");
-    assert!(
-        matches!(&error, Error::Failed { code: 1, stderr, .. } if stderr.contains("no such luck")),
-        "{error}"
-    );
+    let error = lab.helm.upgrade_install(&run, pending()).await.expect_err("it fails");
+    assert!(matches!(&error, Error::Failed { code: 1, stderr, .. } if stderr.contains("no such luck")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,47 +160,21 @@ async fn a_hook_without_its_image_ends_the_installation_at_once() {
     let manifest = lab.helm.render(&render).await.expect("rendered");
     let mut targets = lab.targets(&manifest);
     targets.extend(hook_targets(&manifest, &lab.namespace, "shop").expect("sound"));
-    let known = lab
-        .cluster
-        .known_problems(&targets)
-        .await
-        .expect("it answers");
-    let stop = async {
-        lab.cluster
-            .first_problem(&targets, &known, &mut |_: &str| {})
-            .await
-            .to_string()
-    };
+    let known = lab.cluster.known_problems(&targets).await.expect("it answers");
+    let stop = async { lab.cluster.first_problem(&targets, &known, &mut |_: &str| {}).await.to_string() };
     let start = Instant::now();
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Ready);
-    let error = lab
-        .helm
-        .upgrade_install(&run, stop)
-        .await
-        .expect_err("it fails");
+    let error = lab.helm.upgrade_install(&run, stop).await.expect_err("it fails");
     assert!(
         matches!(&error, Error::Stopped { reason, .. } if reason.contains("/slow cannot become ready: ErrImageNeverPull")),
         "{error}"
     );
-    assert!(
-        start.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        start.elapsed()
-    );
-    let latest = lab
-        .helm
-        .latest("shop", &lab.namespace)
-        .await
-        .expect("it answers")
-        .expect("it is there");
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    let latest = lab.helm.latest("shop", &lab.namespace).await.expect("it answers").expect("it is there");
     assert_eq!((latest.revision, latest.status), (1, Status::Failed));
     let chart = lab.chart("1.0.0", &[("hook.yaml", SLOW_HOOK)]);
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Ready);
-    let revision = lab
-        .helm
-        .upgrade_install(&run, pending())
-        .await
-        .expect("the same again with the image installs");
+    let revision = lab.helm.upgrade_install(&run, pending()).await.expect("the same again with the image installs");
     assert_eq!((revision.revision, revision.status), (2, Status::Deployed));
 }
 
@@ -342,22 +186,9 @@ async fn a_chart_that_wants_all_memory_ends_helm_and_nothing_else() {
     let lab = Lab::new().await;
     let chart = lab.chart("1.0.0", &[("bomb.yaml", "a: {{ until 2000000000 | len }}")]);
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Hooks);
-    let error = lab
-        .helm
-        .upgrade_install(&run, pending())
-        .await
-        .expect_err("it fails");
-    assert!(
-        matches!(&error, Error::Failed { code: 2, stderr, .. } if stderr.starts_with("fatal error: ")),
-        "{error}"
-    );
-    assert_eq!(
-        lab.helm
-            .latest("shop", &lab.namespace)
-            .await
-            .expect("it answers"),
-        None
-    );
+    let error = lab.helm.upgrade_install(&run, pending()).await.expect_err("it fails");
+    assert!(matches!(&error, Error::Failed { code: 2, stderr, .. } if stderr.starts_with("fatal error: ")), "{error}");
+    assert_eq!(lab.helm.latest("shop", &lab.namespace).await.expect("it answers"), None);
 }
 
 /// A part of the next test: runs as a program of its own, to be killed.
@@ -366,21 +197,11 @@ async fn installs_slowly() {
     let Some(dir) = std::env::var_os("TEST_DIR").map(PathBuf::from) else { return };
     let namespace = std::env::var("TEST_NAMESPACE").expect("TEST_NAMESPACE is set");
     let launcher = launcher(&dir, Some(&kubeconfig()));
-    let helm = Helm::find(&[given(&helm_program())], &launcher)
-        .await
-        .expect("Helm is there");
+    let helm = Helm::find(&[given(&helm_program())], &launcher).await.expect("Helm is there");
     let chart = chart(&dir, "1.0.0", &[("hook.yaml", SLOW_HOOK)]);
     let values = dir.join(unique("v"));
-    Values::parse("seconds: '300'", "test")
-        .expect("sound")
-        .write_new(&values)
-        .expect("written");
-    let _ended = helm
-        .upgrade_install(
-            &upgrade(&namespace, &chart, &[values], Wait::Hooks),
-            pending(),
-        )
-        .await;
+    Values::parse("seconds: '300'", "test").expect("sound").write_new(&values).expect("written");
+    let _ended = helm.upgrade_install(&upgrade(&namespace, &chart, &[values], Wait::Hooks), pending()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -398,28 +219,20 @@ async fn helm_dies_with_its_parent_and_the_broken_release_is_reported() {
         .expect("started");
     let helm = (0..200).find_map(|_| {
         std::thread::sleep(Duration::from_millis(50));
-        let jobs = kubectl(
-            &lab.kubeconfig,
-            &["get", "jobs", "-n", &lab.namespace, "-o", "name"],
-        );
+        let jobs = kubectl(&lab.kubeconfig, &["get", "jobs", "-n", &lab.namespace, "-o", "name"]);
         child_of(parent.id()).filter(|_| jobs.contains("slow"))
     });
     let helm = helm.expect("Helm waits for its hook");
     let limits = std::fs::read_to_string(format!("/proc/{helm}/limits")).expect("it runs");
     assert!(
-        limits
-            .lines()
-            .any(|line| line.starts_with("Max address space") && line.contains("4294967296")),
+        limits.lines().any(|line| line.starts_with("Max address space") && line.contains("4294967296")),
         "{limits}"
     );
     parent.kill().expect("killed");
     parent.wait().expect("waited for");
     let start = Instant::now();
     while is_alive(helm) {
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "Helm outlived its parent"
-        );
+        assert!(start.elapsed() < Duration::from_secs(2), "Helm outlived its parent");
         std::thread::sleep(Duration::from_millis(10));
     }
     eprintln!("Helm was gone {:?} after its parent", start.elapsed());
@@ -427,34 +240,13 @@ async fn helm_dies_with_its_parent_and_the_broken_release_is_reported() {
     let chart = lab.chart("1.0.0", &[]);
     let error = lab
         .helm
-        .upgrade_install(
-            &upgrade(&lab.namespace, &chart, &[], Wait::Hooks),
-            pending(),
-        )
+        .upgrade_install(&upgrade(&lab.namespace, &chart, &[], Wait::Hooks), pending())
         .await
         .expect_err("it is refused");
-    assert!(
-        matches!(
-            &error,
-            Error::Pending {
-                status: Status::PendingInstall,
-                revision: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(
-        lab.helm
-            .uninstall("shop", &lab.namespace, Duration::from_secs(60))
-            .await
-            .expect("removed")
-    );
+    assert!(matches!(&error, Error::Pending { status: Status::PendingInstall, revision: 1, .. }), "{error}");
+    assert!(lab.helm.uninstall("shop", &lab.namespace, Duration::from_secs(60)).await.expect("removed"));
     lab.helm
-        .upgrade_install(
-            &upgrade(&lab.namespace, &chart, &[], Wait::Hooks),
-            pending(),
-        )
+        .upgrade_install(&upgrade(&lab.namespace, &chart, &[], Wait::Hooks), pending())
         .await
         .expect("installed after all");
 }
@@ -471,12 +263,7 @@ async fn helm_survives_the_thread_that_started_it() {
             let _inside = runtime.enter();
             let start = Instant::now();
             while start.elapsed() < Duration::from_millis(500) {
-                assert!(
-                    finding
-                        .as_mut()
-                        .poll(&mut Context::from_waker(Waker::noop()))
-                        .is_pending()
-                );
+                assert!(finding.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
@@ -493,22 +280,15 @@ async fn a_dropped_run_leaves_no_helm_behind() {
     let chart = lab.chart("1.0.0", &[("hook.yaml", SLOW_HOOK)]);
     let values = [lab.values("seconds: '300'")];
     let run = upgrade(&lab.namespace, &chart, &values, Wait::Hooks);
-    let ended = tokio::time::timeout(
-        Duration::from_secs(3),
-        lab.helm.upgrade_install(&run, pending()),
-    )
-    .await;
+    let ended = tokio::time::timeout(Duration::from_secs(3), lab.helm.upgrade_install(&run, pending())).await;
     assert!(ended.is_err());
     std::thread::sleep(Duration::from_millis(300));
     let home = lab.dir.path().to_string_lossy().into_owned();
-    let left = std::fs::read_dir("/proc")
-        .expect("it is there")
-        .flatten()
-        .filter(|entry| {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            line.contains("upgrade") && line.contains(&home)
-        });
+    let left = std::fs::read_dir("/proc").expect("it is there").flatten().filter(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("upgrade") && line.contains(&home)
+    });
     assert_eq!(left.count(), 0);
 }
 
@@ -517,37 +297,20 @@ async fn refuses_an_old_helm_and_takes_the_next_one() {
     let dir = tempfile::tempdir().expect("a directory");
     let launcher = launcher(dir.path(), None);
     let old = script(dir.path(), "old", "echo v3.9.1+ga7c043a");
-    let wrapper = script(
-        dir.path(),
-        "wrapper",
-        "echo This MicroK8s deployment is acting as a node in a cluster.",
-    );
-    let error = Helm::find(&[old.clone(), wrapper.clone()], &launcher)
-        .await
-        .expect_err("none can be used");
+    let wrapper = script(dir.path(), "wrapper", "echo This MicroK8s deployment is acting as a node in a cluster.");
+    let error = Helm::find(&[old.clone(), wrapper.clone()], &launcher).await.expect_err("none can be used");
     let text = error.to_string();
     assert!(
-        text.contains("3.9.1+ga7c043a is too old, 3.13.0 is needed")
-            && text.contains("does not tell a version"),
+        text.contains("3.9.1+ga7c043a is too old, 3.13.0 is needed") && text.contains("does not tell a version"),
         "{text}"
     );
     let new = script(dir.path(), "new", "echo v3.14.4+g81c902a");
-    let helm = Helm::find(&[old, wrapper, new.clone()], &launcher)
-        .await
-        .expect("one can be used");
+    let helm = Helm::find(&[old, wrapper, new.clone()], &launcher).await.expect("one can be used");
     assert_eq!(helm.place(), &new);
     let gone = given(&dir.path().join("none"));
-    let error = Helm::find(&[gone, new], &launcher)
-        .await
-        .expect_err("the one that was given is meant");
-    assert!(
-        matches!(&error, Error::NoneUsable(tried) if tried.len() == 1),
-        "{error}"
-    );
-    assert!(matches!(
-        Helm::find(&[], &launcher).await,
-        Err(Error::NotFound)
-    ));
+    let error = Helm::find(&[gone, new], &launcher).await.expect_err("the one that was given is meant");
+    assert!(matches!(&error, Error::NoneUsable(tried) if tried.len() == 1), "{error}");
+    assert!(matches!(Helm::find(&[], &launcher).await, Err(Error::NotFound)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -556,10 +319,7 @@ async fn values_mean_what_they_mean_to_helm() {
         return;
     }
     let lab = Lab::new().await;
-    let chart = lab.chart(
-        "1.0.0",
-        &[("all.yaml", "all: {{ toJson .Values | quote }}")],
-    );
+    let chart = lab.chart("1.0.0", &[("all.yaml", "all: {{ toJson .Values | quote }}")]);
     let base = "a: {b: [1, 2.5, x, null, true], c: text}\nd: 012\ne: 0x1F\nf: 1e3\ng: 'yes'\nh: ~\ni: 2001-01-01\n\
         j: &x {k: v}\nl: {<<: *x, m: n}\no: |\n  two\n  lines\np: 1_000\nq: .5\nr: \"0123\"\ns: 12345678901\nt: 'null'\n";
     let over = "a: {c: null, z: 1}\nj: {k: w}\n";
@@ -606,26 +366,16 @@ async fn values_mean_what_they_mean_to_helm() {
             "templates/all.yaml",
         ]
         .map(str::to_string);
-        let theirs = Command::new(helm_program())
-            .args(args)
-            .output()
-            .expect("it runs");
+        let theirs = Command::new(helm_program()).args(args).output().expect("it runs");
         let mut ours = Values::parse(base, "base").expect("sound");
         ours.merge(Values::parse(over, "over").expect("sound"));
         let done = ours.set(set);
         if !theirs.status.success() {
-            assert!(
-                done.is_err(),
-                "Helm refuses --set {set}: {}",
-                String::from_utf8_lossy(&theirs.stderr)
-            );
+            assert!(done.is_err(), "Helm refuses --set {set}: {}", String::from_utf8_lossy(&theirs.stderr));
             continue;
         }
         if let Err(error) = done {
-            eprintln!(
-                "stricter than Helm: {error}; Helm has {}",
-                String::from_utf8_lossy(&theirs.stdout)
-            );
+            eprintln!("stricter than Helm: {error}; Helm has {}", String::from_utf8_lossy(&theirs.stdout));
             continue;
         }
         let path = lab.dir.path().join(unique("v"));
@@ -641,15 +391,9 @@ async fn values_mean_what_they_mean_to_helm() {
             crds: false,
         };
         let text = lab.helm.render(&render).await.expect("rendered");
-        let ours = text
-            .lines()
-            .find(|line| line.starts_with("all: "))
-            .expect("it is there")
-            .to_string();
+        let ours = text.lines().find(|line| line.starts_with("all: ")).expect("it is there").to_string();
         assert!(
-            String::from_utf8_lossy(&theirs.stdout)
-                .lines()
-                .any(|line| line == ours),
+            String::from_utf8_lossy(&theirs.stdout).lines().any(|line| line == ours),
             "--set {set}\n{ours}\n{}",
             String::from_utf8_lossy(&theirs.stdout)
         );
@@ -662,33 +406,20 @@ fn script(dir: &Path, name: &str, commands: &str) -> Place {
     let path = dir.join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{commands}\n")).expect("written");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
-    Place {
-        path,
-        origin: Origin::Distribution,
-    }
+    Place { path, origin: Origin::Distribution }
 }
 
 fn child_of(parent: u32) -> Option<u32> {
-    std::fs::read_dir("/proc")
-        .expect("it is there")
-        .flatten()
-        .find_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            let of: u32 = stat
-                .rsplit_once(')')?
-                .1
-                .split_whitespace()
-                .nth(1)?
-                .parse()
-                .ok()?;
-            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-            (of == parent && line.contains("upgrade")).then_some(pid)
-        })
+    std::fs::read_dir("/proc").expect("it is there").flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let of: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        (of == parent && line.contains("upgrade")).then_some(pid)
+    })
 }
 
 fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -11,10 +11,7 @@ const CONTAINER: &str = "image: docker.io/library/app:1, imagePullPolicy: Never"
 
 async fn apply(lab: &Lab, manifest: &str) {
     for object in documents(manifest, YamlLimits::RENDERED).expect("sound") {
-        lab.cluster
-            .apply(&object, &lab.namespace, true)
-            .await
-            .expect("applied");
+        lab.cluster.apply(&object, &lab.namespace, true).await.expect("applied");
     }
 }
 
@@ -29,11 +26,7 @@ async fn wait(lab: &Lab, manifest: &str) -> (Result<(), Error>, Vec<String>) {
             steps.push(text.to_string());
         })
         .await;
-    eprintln!(
-        "{:?} after {:?}: {steps:#?}",
-        ended.as_ref().map_err(ToString::to_string),
-        start.elapsed()
-    );
+    eprintln!("{:?} after {:?}: {steps:#?}", ended.as_ref().map_err(ToString::to_string), start.elapsed());
     (ended, steps)
 }
 
@@ -99,10 +92,7 @@ spec:
     // a second run does not take the old pods for the new ones
     for kind in ["StatefulSet", "DaemonSet"] {
         for steps in [&steps, &again] {
-            let waited = steps
-                .iter()
-                .filter(|step| step.starts_with(kind) && !step.ends_with(": ready"))
-                .count();
+            let waited = steps.iter().filter(|step| step.starts_with(kind) && !step.ends_with(": ready")).count();
             assert!(waited > 0, "{kind}: {steps:?}");
         }
     }
@@ -137,10 +127,7 @@ async fn an_init_container_without_image_is_seen() {
          initContainers: [{{name: first, image: 'docker.io/library/none:1', imagePullPolicy: Never}}], containers: [{{name: app, {CONTAINER}}}]}}}}"
     );
     let found = problem(&lab, &pod).await;
-    assert_eq!(
-        (found.reason.as_str(), found.container.as_deref()),
-        ("ErrImageNeverPull", Some("first"))
-    );
+    assert_eq!((found.reason.as_str(), found.container.as_deref()), ("ErrImageNeverPull", Some("first")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,10 +139,7 @@ async fn an_image_that_cannot_be_pulled_is_seen() {
     let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {terminationGracePeriodSeconds: 1, \
          containers: [{name: app, image: '127.0.0.1:1/none:1', imagePullPolicy: IfNotPresent}]}}";
     let found = problem(&lab, pod).await;
-    assert!(
-        matches!(found.reason.as_str(), "ErrImagePull" | "ImagePullBackOff"),
-        "{found}"
-    );
+    assert!(matches!(found.reason.as_str(), "ErrImagePull" | "ImagePullBackOff"), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,28 +158,14 @@ async fn a_pod_that_fits_no_node_and_one_without_its_secret_are_seen_after_a_whi
     let found = problem(&lab, &pod("a", "nodeSelector: {no: where},", "")).await;
     assert_eq!(found.reason, "Unschedulable");
     assert!(start.elapsed() >= found.grace);
-    let found = problem(
-        &lab,
-        &pod("b", "", ", envFrom: [{secretRef: {name: none}}]"),
-    )
-    .await;
+    let found = problem(&lab, &pod("b", "", ", envFrom: [{secretRef: {name: none}}]")).await;
     assert_eq!(found.reason, "CreateContainerConfigError");
     // a Secret that comes late is in time
     let late = pod("c", "", ", envFrom: [{secretRef: {name: late}}]");
     apply(&lab, &late).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(matches!(
-        lab.cluster
-            .states(&lab.targets(&late))
-            .await
-            .expect("it answers")[0],
-        State::Stuck(_)
-    ));
-    apply(
-        &lab,
-        "{apiVersion: v1, kind: Secret, metadata: {name: late}, stringData: {k: v}}",
-    )
-    .await;
+    assert!(matches!(lab.cluster.states(&lab.targets(&late)).await.expect("it answers")[0], State::Stuck(_)));
+    apply(&lab, "{apiVersion: v1, kind: Secret, metadata: {name: late}, stringData: {k: v}}").await;
     wait(&lab, &late).await.0.expect("ready");
 }
 
@@ -209,11 +179,7 @@ async fn a_claim_without_a_volume_is_waited_for_until_the_deadline() {
          storageClassName: none, resources: {requests: {storage: 1Mi}}}}";
     apply(&lab, claim).await;
     let targets = lab.targets(claim);
-    let error = lab
-        .cluster
-        .wait_ready(&targets, Duration::from_secs(2), &mut |_: &str| {})
-        .await
-        .expect_err("never");
+    let error = lab.cluster.wait_ready(&targets, Duration::from_secs(2), &mut |_: &str| {}).await.expect_err("never");
     assert!(
         matches!(&error, Error::Deadline { waiting, .. } if waiting[0].ends_with("/c: no volume is bound to it")),
         "{error}"

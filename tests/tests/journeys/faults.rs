@@ -63,16 +63,18 @@ fn a_second_read_that_differs_changes_nothing() {
     let good = fs::read(lab.build_without_helm(&lab.v1.recipe, "v1.sealift")).expect("the bundle");
     // a pipe can be read once only: whatever is loaded was verified as it went by
     let mut load = lab.importer(["load", "/dev/stdin", "--to"]);
-    let mut child = load.arg(format!("dir:{}", lab.path("images").display())).stdin(Stdio::piped()).spawn().expect("started");
+    let mut child =
+        load.arg(format!("dir:{}", lab.path("images").display())).stdin(Stdio::piped()).spawn().expect("started");
     child.stdin.take().expect("a pipe").write_all(&good).expect("read to its end");
     assert!(child.wait().expect("ended").success());
     // a medium that turns bad while it is read: the first part was good, the second is not
-    let mut bad = good.clone();
+    let mut bad = good;
     let middle = bad.len() / 2;
     bad[middle] ^= 1;
     fs::remove_dir_all(lab.path("store/packs")).expect("the store is emptied");
     let mut load = lab.importer(["load", "/dev/stdin", "--to"]);
-    let mut child = load.arg(format!("dir:{}", lab.path("other").display())).stdin(Stdio::piped()).spawn().expect("started");
+    let mut child =
+        load.arg(format!("dir:{}", lab.path("other").display())).stdin(Stdio::piped()).spawn().expect("started");
     let _ = child.stdin.take().expect("a pipe").write_all(&bad);
     assert_eq!(child.wait().expect("ended").code(), Some(3));
     assert!(!lab.path("other").exists(), "no image may appear before every pack has passed");
@@ -93,7 +95,8 @@ fn a_full_disk_leaves_nothing_half_and_the_next_run_goes_on() {
         command.arg("--store").arg(&store).args(args);
         command
     };
-    let _ = run_command(on_disk(&["trust", "add"]).arg(lab.path("root")).arg("--fingerprint").arg(&lab.fingerprint)).ok();
+    let _ =
+        run_command(on_disk(&["trust", "add"]).arg(lab.path("root")).arg("--fingerprint").arg(&lab.fingerprint)).ok();
     let images = format!("dir:{}", lab.path("images").display());
     let full = run_command(on_disk(&["load"]).arg(&v1).args(["--to", &images])).ends_with(9);
     assert!(full.stderr.contains("free some space"), "{}", full.stderr);
@@ -149,8 +152,20 @@ fn missing_packs_are_named_and_those_of_the_store_count() {
     let refused = load().ends_with(7);
     assert!(refused.stderr.contains(packs[0]["digest"].as_str().expect("a digest")), "{}", refused.stderr);
     assert!(!lab.path("images").exists());
-    let _ = run_command(lab.importer(["load"]).arg(&v1).args(["--to", &format!("dir:{}", lab.path("full").display())])).ok();
+    let _ = run_command(lab.importer(["load"]).arg(&v1).args(["--to", &format!("dir:{}", lab.path("full").display())]))
+        .ok();
     let _ = load().ok();
+}
+
+/// The API server again, until it answers.
+fn back(cluster: &Cluster) {
+    cluster.restart("kube-apiserver");
+    let answers = || cluster.kubectl(["get", "--raw", "/readyz"]).code == Some(0);
+    let ready = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        answers()
+    });
+    assert!(ready, "the API server is not back");
 }
 
 #[test]
@@ -180,20 +195,28 @@ fn servers_that_are_gone_are_named_and_the_same_command_finishes_later() {
     cluster.kill("kube-apiserver");
     assert!(install(Helm::V4).ends_with(12).stderr.contains("API server"));
     assert_eq!(fs::read_dir(lab.path("store/packs")).expect("the store").count(), 0, "a refused plan keeps nothing");
-    cluster.restart("kube-apiserver");
+    back(&cluster);
 
     // the API server goes while Helm waits for the pods, for good
-    let mut child = lab.install_command(&v1, &cluster, Helm::V4, &["--timeout", "20"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+    let mut child = lab
+        .install_command(&v1, &cluster, Helm::V4, &["--timeout", "20"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
     let waiting = || cluster.kubectl(["-n", NAMESPACE, "get", "statefulset", "shop-db", "-o", "name"]).code == Some(0);
     let seen = (0..400).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         waiting()
     });
-    assert!(seen, "the first release was begun");
+    if !seen {
+        let ended = child.wait_with_output().expect("ended");
+        panic!("the first release was not begun: {}", String::from_utf8_lossy(&ended.stderr));
+    }
     cluster.kill("kube-apiserver");
     let code = child.wait().expect("ended").code();
     assert!(matches!(code, Some(12..=14)), "{code:?}");
-    cluster.restart("kube-apiserver");
+    back(&cluster);
     let done = install(Helm::V4).ok().json();
     assert_eq!(done["version"], "1.0.0");
     let _ = lab.ask(&cluster, Helm::V4, &["status"]).ok();
@@ -203,6 +226,11 @@ fn servers_that_are_gone_are_named_and_the_same_command_finishes_later() {
     cluster.kill("containerd1");
     assert_eq!(lab.install(&v2, &cluster, Helm::V4, &[]).code, Some(10));
     cluster.restart("containerd1");
+    let up = || cluster.ctr(["version"]).code == Some(0);
+    assert!((0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        up()
+    }));
     let done = lab.install(&v2, &cluster, Helm::V4, &[]).ok().json();
     assert_eq!(done["version"], "2.0.0");
 }
@@ -243,7 +271,14 @@ fn an_image_that_cannot_start_ends_the_wait_at_once() {
     lab.trust();
     let v1 = lab.build(&lab.v1.recipe, "v1.sealift");
     let cluster = Cluster::start("broken", Containerd::V2);
-    let broken = lab.install(&v1, &cluster, Helm::V4, &["--set", "shop-web.image.tag=none", "--timeout", "120"]).ends_with(14);
+    let broken = lab
+        .install(
+            &v1,
+            &cluster,
+            Helm::V4,
+            &["--set", "shop-web.images.web=docker.io/library/shop-web:none", "--timeout", "120"],
+        )
+        .ends_with(14);
     assert!(broken.took < Duration::from_secs(60), "{:?}", broken.took);
     assert!(broken.stderr.contains("shop-web"), "{}", broken.stderr);
     let failed = lab.ask(&cluster, Helm::V4, &["history", PRODUCT]).ok().json();

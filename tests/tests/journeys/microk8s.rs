@@ -22,7 +22,11 @@ fn tree(root: &Path, cluster: &Cluster) {
     fs::create_dir_all(&common).expect("made");
     symlink(cluster.socket(), common.join("containerd.sock")).expect("linked");
     fs::copy(cluster.kubeconfig(), current.join("credentials/client.config")).expect("copied");
-    fs::write(current.join("args/containerd-template.toml"), "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = \"overlayfs\"\n").expect("written");
+    fs::write(
+        current.join("args/containerd-template.toml"),
+        "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = \"overlayfs\"\n",
+    )
+    .expect("written");
     fs::write(current.join("args/kube-apiserver"), "--allow-privileged=true\n").expect("written");
     let snap = root.join("snap/microk8s/current/bin");
     fs::create_dir_all(&snap).expect("made");
@@ -30,7 +34,11 @@ fn tree(root: &Path, cluster: &Cluster) {
     // the wrapper that refuses on worker nodes and exits with 0: it must never be taken for Helm
     let wrappers = root.join("snap/bin");
     fs::create_dir_all(&wrappers).expect("made");
-    fs::write(wrappers.join("microk8s.helm3"), "#!/bin/sh\necho 'This MicroK8s deployment is acting as a node in a cluster.'\n").expect("written");
+    fs::write(
+        wrappers.join("microk8s.helm3"),
+        "#!/bin/sh\necho 'This MicroK8s deployment is acting as a node in a cluster.'\n",
+    )
+    .expect("written");
 }
 
 #[test]

@@ -16,7 +16,8 @@ fn verify_load_and_install_need_no_network_but_loopback() {
     lab.trust();
     let v1 = lab.build(&lab.v1.recipe, "v1.sealift");
     let netns = Netns::new();
-    let cluster = Cluster::start_with("hermetic", Containerd::V2, Options { netns: Some(&netns), ..Options::default() });
+    let cluster =
+        Cluster::start_with("hermetic", Containerd::V2, Options { netns: Some(&netns), ..Options::default() });
     let inside = |args: &[&str]| {
         let mut command = netns.command("strace");
         command.args(["-f", "-qq", "-e", "trace=connect", "-o"]).arg(lab.path("connects")).arg(importer());
@@ -68,7 +69,19 @@ fn pods_start_from_the_registry_under_their_images_own_names() {
     assert_eq!(cluster.http_get(&format!("http://{web}:8080/")).trim(), lab.v1.web_answer);
     // by digest as well
     let image = &lab.v1.images[0];
-    let _ = cluster.kubectl(["run", "by-digest", "--image", &image.by_digest(), "--restart=Never", "--command", "--", "/bin/sleep", "300"]).ok();
+    let _ = cluster
+        .kubectl([
+            "run",
+            "by-digest",
+            "--image",
+            &image.by_digest(),
+            "--restart=Never",
+            "--command",
+            "--",
+            "/bin/sleep",
+            "300",
+        ])
+        .ok();
     let _ = cluster.kubectl(["wait", "pod/by-digest", "--for=condition=Ready", "--timeout=60s"]).ok();
     let host = image.name.split('/').next().unwrap_or_default();
     let tag = image.name.rsplit(':').next().unwrap_or_default();

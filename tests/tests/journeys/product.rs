@@ -76,7 +76,8 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert_eq!((&last["status"], &last["app_version"]), (&"deployed".into(), &"2.0.0".into()), "{history}");
 
     let revisions = lab.ask(&cluster, helm, &["history", PRODUCT]).ok().json();
-    let outcomes: Vec<&str> = revisions.as_array().expect("records").iter().filter_map(|r| r["outcome"].as_str()).collect();
+    let outcomes: Vec<&str> =
+        revisions.as_array().expect("records").iter().filter_map(|r| r["outcome"].as_str()).collect();
     assert_eq!(outcomes, ["superseded", "superseded", "installed"]);
     let status = lab.ask(&cluster, helm, &["status"]).ok().json();
     assert_eq!((&status[0]["product"], &status[0]["version"]), (&PRODUCT.into(), &"2.0.0".into()));

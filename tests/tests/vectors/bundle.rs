@@ -4,14 +4,14 @@ use sealift_fixtures::keys::TestKey;
 use sealift_format::digest::hex;
 use sealift_format::envelope::{DocumentKind, Envelope};
 use sealift_format::extent::{self, Encoding, Extent};
-use sealift_format::frame::{self, FrameEntry};
+use sealift_format::frame::{self, EncodedFrame, FrameEntry};
 use sealift_format::index::{BlobEntry, Index, Place};
 use sealift_format::keys::{SecretKey, SignatureRecord};
 use sealift_format::manifest::{Blob, Builder, Chart, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob};
 use sealift_format::oci;
 use sealift_format::pack::{Pack, PackWriter};
 use sealift_format::seal::Seal;
-use sealift_format::trust::{KeyRecord, RoleKeys, Roles, RootDocument};
+use sealift_format::trust::{KeyRecord, RoleKeys, Roles, RootDocument, ValidSeq};
 use sealift_format::{Digest, Name, tar, view};
 
 pub(crate) fn key(key: TestKey) -> SecretKey {
@@ -51,6 +51,19 @@ pub(crate) fn sign(kind: DocumentKind, body: Vec<u8>, keys: &[TestKey]) -> Envel
     Envelope::new(kind, body, signatures)
 }
 
+fn record(root: &mut RootDocument, of: TestKey) -> &mut KeyRecord {
+    let id = hex(&key(of).public().id().0);
+    root.keys.iter_mut().find(|k| k.id == id).expect("the root lists the key")
+}
+
+pub(crate) fn revoke(root: &mut RootDocument, of: TestKey) {
+    record(root, of).revoked = true;
+}
+
+pub(crate) fn restrict(root: &mut RootDocument, of: TestKey, valid: Option<ValidSeq>) {
+    record(root, of).valid_seq = valid;
+}
+
 /// Content of the sample bundle.
 pub(crate) struct Content {
     pub(crate) segment: Pack,
@@ -80,6 +93,8 @@ pub(crate) struct SampleImage {
     pub(crate) manifest: Vec<u8>,
     pub(crate) config: Vec<u8>,
     pub(crate) layer: Vec<u8>,
+    /// An index around the manifest, and what it lists beside it.
+    pub(crate) index: Option<(Vec<u8>, Vec<Digest>)>,
 }
 
 pub(crate) fn sample_image() -> SampleImage {
@@ -90,7 +105,7 @@ pub(crate) fn sample_image() -> SampleImage {
     )
     .into_bytes();
     let manifest = image_manifest(&config, &layer);
-    SampleImage { manifest, config, layer }
+    SampleImage { manifest, config, layer, index: None }
 }
 
 pub(crate) fn image_manifest(config: &[u8], layer: &[u8]) -> Vec<u8> {
@@ -106,12 +121,46 @@ pub(crate) fn image_manifest(config: &[u8], layer: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The sample's content: an image, a chart, a file spread over two packs, and notes.
-pub(crate) fn content(image: &SampleImage) -> Content {
-    let chart = b"\x1f\x8bnot a real chart, but a blob like any other";
-    let notes = b"First release.\n";
-    let file: Vec<u8> = (0..3000u32).map(|n| (n * n >> 7) as u8).collect();
-    let direct = |pack, offset: usize, bytes: &[u8]| BlobEntry {
+/// An index of this manifest for amd64 and of another one for arm64.
+pub(crate) fn image_index(manifest: &[u8], other: Digest) -> Vec<u8> {
+    let entry = |digest: Digest, size: usize, architecture: &str| {
+        format!(
+            r#"{{"mediaType":"{}","digest":"{digest}","size":{size},"platform":{{"architecture":"{architecture}","os":"linux"}}}}"#,
+            oci::MEDIA_MANIFEST
+        )
+    };
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{},{}]}}"#,
+        oci::MEDIA_INDEX,
+        entry(Digest::of(manifest), manifest.len(), "amd64"),
+        entry(other, 500, "arm64")
+    )
+    .into_bytes()
+}
+
+impl Content {
+    /// Adds a pack of these frames behind the others.
+    pub(crate) fn add_pack(&mut self, frames: &[EncodedFrame]) -> Digest {
+        let mut writer = PackWriter::new(8 << 20);
+        frames.iter().for_each(|frame| drop(writer.push(frame)));
+        let pack = writer.finish().expect("a frame was pushed");
+        let digest = pack.digest;
+        self.frames.push(pack.frames.clone());
+        self.packs.push(pack);
+        digest
+    }
+
+    /// Adds a file whose blob lies at the start of the last pack unless `bend` says otherwise.
+    pub(crate) fn add_file(&mut self, file: &str, bytes: &[u8], bend: impl FnOnce(&mut BlobEntry)) {
+        let mut entry = direct(self.packs.len() as u32, 0, bytes);
+        bend(&mut entry);
+        self.blobs.push(entry);
+        self.files.push(NamedBlob { name: name(file), digest: Digest::of(bytes), size: bytes.len() as u64 });
+    }
+}
+
+fn direct(pack: u32, offset: usize, bytes: &[u8]) -> BlobEntry {
+    BlobEntry {
         digest: Digest::of(bytes),
         size: bytes.len() as u64,
         encoding: Encoding::Plain,
@@ -119,7 +168,31 @@ pub(crate) fn content(image: &SampleImage) -> Content {
         pack,
         offset: offset as u64,
         length: bytes.len() as u64,
-    };
+    }
+}
+
+/// Nothing: a segment of one byte that no blob uses.
+pub(crate) fn no_content() -> Content {
+    let mut writer = PackWriter::new(1 << 20);
+    writer.push(&frame::store(b"\n"));
+    let segment = writer.finish().expect("a frame was pushed");
+    Content {
+        frames: vec![segment.frames.clone()],
+        segment,
+        packs: Vec::new(),
+        blobs: Vec::new(),
+        images: Vec::new(),
+        charts: Vec::new(),
+        files: Vec::new(),
+        notes: None,
+    }
+}
+
+/// The sample's content: an image, a chart, a file spread over two packs, and notes.
+pub(crate) fn content(image: &SampleImage) -> Content {
+    let chart = b"\x1f\x8bnot a real chart, but a blob like any other";
+    let notes = b"First release.\n";
+    let file: Vec<u8> = (0..3000u32).map(|n| ((n * n) >> 7) as u8).collect();
 
     // pack 1: the layer and the first 1,000 bytes of the file; pack 2: the rest of it
     let first = [&image.layer[..], &file[..1000]].concat();
@@ -135,7 +208,8 @@ pub(crate) fn content(image: &SampleImage) -> Content {
 
     let mut segment = Vec::new();
     let mut blobs = vec![direct(1, 0, &image.layer)];
-    for bytes in [&image.manifest[..], &image.config, chart, notes] {
+    let index = image.index.as_ref().map(|(bytes, _)| &bytes[..]);
+    for bytes in index.into_iter().chain([&image.manifest[..], &image.config, chart, notes]) {
         blobs.push(direct(0, segment.len(), bytes));
         segment.extend_from_slice(bytes);
     }
@@ -152,18 +226,19 @@ pub(crate) fn content(image: &SampleImage) -> Content {
 
     let frames = std::iter::once(&segment).chain(&packs).map(|p| p.frames.clone()).collect();
     let manifest = Digest::of(&image.manifest);
+    let top = index.unwrap_or(&image.manifest);
     Content {
         frames,
         blobs,
         images: vec![Image {
             repository: "registry.example.com/acme/hello".into(),
             tag: Some("1.0.0".into()),
-            media_type: oci::MEDIA_MANIFEST.into(),
-            digest: manifest,
-            size: image.manifest.len() as u64,
+            media_type: if index.is_some() { oci::MEDIA_INDEX } else { oci::MEDIA_MANIFEST }.into(),
+            digest: Digest::of(top),
+            size: top.len() as u64,
             source: "oci:hello:1.0.0".into(),
             platforms: vec![ImagePlatform { platform: "linux/amd64".into(), manifest, lean: Default::default() }],
-            omitted: Vec::new(),
+            omitted: image.index.iter().flat_map(|(_, omitted)| omitted.clone()).collect(),
         }],
         charts: vec![Chart {
             release: name("hello"),
