@@ -1,7 +1,7 @@
 //! Puts blobs into packs: equal blobs once, content in order of first use, frames compressed side by side.
 //!
-//! What comes out depends on the blobs and their order only. At most two frames for each CPU are in
-//! memory at once, and one pack.
+//! What comes out depends on the blobs and their order only. Six frames and one pack at most are in memory
+//! at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -16,6 +16,8 @@ use sealift_format::pack::{Pack, PackWriter, Placement};
 
 const FRAME: usize = 8 << 20;
 const PACK: u64 = 64 << 20;
+/// Frames that are compressed side by side: bounds the memory, whatever the number of CPUs.
+const SIDE_BY_SIDE: usize = 4;
 
 /// Why blobs could not be packed.
 #[derive(Debug, thiserror::Error)]
@@ -254,7 +256,7 @@ impl<'a> Packer<'a> {
             bytes = &bytes[n..];
             if open.content.len() == FRAME {
                 self.close(stored);
-                if self.closed.len() >= 2 * rayon::current_num_threads() {
+                if self.closed.len() >= SIDE_BY_SIDE {
                     self.flush()?;
                 }
             }

@@ -164,7 +164,17 @@ fn private_file(path: &Path) -> io::Result<File> {
 fn make_private(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Io { doing: "create", path: path.to_path_buf(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    let meta = fs::metadata(path).map_err(failed)?;
+    check_private(path)
+}
+
+/// Checks that a directory of the store is closed to all others.
+///
+/// # Errors
+///
+/// [`StoreError::Open`] if not; [`StoreError::Io`] if it cannot be looked at.
+pub(crate) fn check_private(path: &Path) -> Result<(), StoreError> {
+    let meta =
+        fs::metadata(path).map_err(|source| StoreError::Io { doing: "open", path: path.to_path_buf(), source })?;
     let mode = meta.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StoreError::Open { path: path.to_path_buf(), mode });

@@ -1,14 +1,15 @@
 //! Trusted vendors on disk: `trust/<vendor>/roots`, the whole root chain of each (SPEC.md, "Trust").
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use sealift_format::Digest;
 use sealift_format::envelope::Envelope;
 use sealift_format::fingerprint::Fingerprint;
 use sealift_format::trust::{TrustStore, Vendor, read_root_file};
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, check_private};
 
 /// Why a vendor cannot be trusted, or what is trusted cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +38,22 @@ pub enum TrustError {
     Store(#[from] StoreError),
 }
 
-/// Reads every trusted vendor.
+/// Reads every vendor that is trusted in the store at `root`, which need not exist yet.
 ///
 /// # Errors
 ///
-/// [`TrustError::Damaged`] if a chain does not verify: none is passed over silently.
-pub fn load(store: &Store) -> Result<TrustStore, TrustError> {
-    let dir = store.root().join("trust");
+/// [`TrustError::Damaged`] if a chain does not verify: none is passed over silently. [`StoreError::Open`]
+/// if others could have put one there.
+pub fn load(root: &Path) -> Result<TrustStore, TrustError> {
+    let dir = root.join("trust");
+    for path in [root, &dir] {
+        match check_private(path) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(TrustStore::default());
+            }
+            other => other?,
+        }
+    }
     let failed = |path: &PathBuf| {
         let path = path.clone();
         move |source| StoreError::Io { doing: "read", path, source }
@@ -69,7 +79,7 @@ pub fn load(store: &Store) -> Result<TrustStore, TrustError> {
 pub fn add(store: &Store, file: &[u8], fingerprint: &Fingerprint) -> Result<Vendor, TrustError> {
     let chain = read_root_file(file).map_err(TrustError::Refused)?;
     let vendor = follow(&chain, fingerprint).map_err(TrustError::Refused)?;
-    let known = load(store)?;
+    let known = load(store.root())?;
     if let Some(other) = known.vendors().find(|v| v.root().vendor == vendor.root().vendor) {
         if other.anchor() != vendor.anchor() {
             return Err(TrustError::Taken {

@@ -20,7 +20,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${SL_TOOLS:=$HERE/tools}" "${SL_NODES:=1}" "${SL_PORT:=16400}" "${SL_NET:=10.245}" "${SL_NAME:=sl}"
 : "${SL_CACHE:=${SEALIFT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sealift}}" "${SL_CONTAINERD:=v2}" "${SL_ETCD:=auto}" "${SL_PROXY:=0}"
-K8S=1.34.4 HELM3=3.20.2 HELM4=4.3.1 CTRD=2.2.9 ETCD=3.6.16
+K8S=1.34.4 HELM3=3.20.2 HELM4=4.3.1 CTRD=2.2.9 ETCD=3.6.16 CRANE=0.22.1
 SVC_CIDR=10.152.183.0/24
 TAGS="urfave_cli_no_docs no_btrfs no_devmapper no_zfs"
 now() { date +%s.%N; }
@@ -33,7 +33,7 @@ locked() { # function : one at a time, whoever shares the cache
 gomod() {
   export GOFLAGS=-mod=mod GOTOOLCHAIN=local
   local d f
-  for d in k8s helm3 helm4 containerd etcd; do
+  for d in k8s helm3 helm4 containerd etcd crane; do
     mkdir -p "$SL_TOOLS/$d"; rm -f "$SL_TOOLS/$d"/go.{mod,sum}
     (cd "$SL_TOOLS/$d" && go mod init sealift.test/tools/$d 2>/dev/null && go mod edit -go=1.24.0)  # go get raises it where needed
   done
@@ -48,6 +48,7 @@ gomod() {
   cd "$SL_TOOLS/helm4" && go get -tool helm.sh/helm/v4/cmd/helm@v$HELM4
   cd "$SL_TOOLS/containerd" && go get -tool github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}@v$CTRD
   cd "$SL_TOOLS/etcd" && go get -tool go.etcd.io/etcd/server/v3@v$ETCD
+  cd "$SL_TOOLS/crane" && go get -tool github.com/google/go-containerregistry/cmd/crane@v$CRANE
 }
 
 # ---------------------------------------------------------------- build
@@ -73,6 +74,7 @@ build() {
   for b in containerd ctr; do one $b containerd $c/cmd/$b "$TAGS" "-X $c/version.Version=v$CTRD -X $c/version.Package=$c"; done
   one containerd-shim-runc-v2 containerd $c/cmd/containerd-shim-runc-v2 "$TAGS no_grpc" "-X $c/version.Version=v$CTRD -X $c/version.Package=$c"
   one etcd etcd go.etcd.io/etcd/server/v3 "" ""
+  one crane crane github.com/google/go-containerregistry/cmd/crane "" ""
   echo "build total $(since "$t0") s"
 }
 

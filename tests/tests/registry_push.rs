@@ -75,6 +75,10 @@ fn a_shared_layer_is_sent_once_and_a_second_push_sends_nothing() {
     for (image, pushed) in images.iter().zip(&report.images) {
         let name = pushed.target.split_once('/').expect("host").1;
         assert_eq!(digest_by_skopeo(&registry, name), image.top.digest);
+        // crane pulls it and checks config, layers and their digests
+        let crane = sealift_tests::cache_dir().join("bin/crane");
+        let place = format!("{}/{name}", registry.address());
+        let _ = sealift_tests::run(crane, ["validate", "--insecure", "--remote", &place]).ok();
         // skopeo checks every blob that it copies
         let folder = registry.folder.path().join(image.top.digest.hex());
         skopeo(&[

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use sealift_tests::{Cluster, Containerd, ContainerdOnly};
+use sealift_tests::{Cluster, Containerd, ContainerdOnly, Helm};
 
 use crate::error::Error;
 use crate::servers;
@@ -40,6 +40,8 @@ pub(crate) fn run(quick: bool) -> Result<(), Error> {
             command.env("SEALIFT_CONTAINERD_SOCKET", own.socket()).env("SEALIFT_CTR", containerd.ctr());
             command.env("SEALIFT_CONTAINERD", containerd.ctr().with_file_name("containerd"));
             command.env("SEALIFT_TEST_HELM", helm);
+            let helms = [sealift_tests::helm(Helm::V3), sealift_tests::helm(Helm::V4)];
+            command.env("SEALIFT_HELM", std::env::join_paths(helms).expect("paths of the cache have no colon"));
             whole &= pass(&mut command, &mut total)?;
         }
     }

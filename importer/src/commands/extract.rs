@@ -33,7 +33,7 @@ struct Report {
 
 pub(crate) fn run(args: &ExtractArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let store = store.open()?;
-    let trust = load_trust(&store)?;
+    let trust = load_trust(store.root())?;
     if args.directory.symlink_metadata().is_ok() {
         return Err(Failure::new(Exit::Usage, format!("{} exists already", args.directory.display()))
             .hint("name a directory that does not exist"));

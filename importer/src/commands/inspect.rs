@@ -27,7 +27,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &InspectArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
-    let trust = load_trust(&store.open()?)?;
+    let trust = load_trust(&store.path()?)?;
     let verified = read_seal(&args.bundle, &trust)?;
     let report = Report {
         manifest_digest: verified.digest(),

@@ -15,10 +15,10 @@ use sealift_importer::install::plan::{self, Change, Release};
 use sealift_importer::install::values::SiteValues;
 use sealift_importer::install::{Installer, Job};
 use sealift_importer::marks::{self, MarkError};
+use sealift_importer::site;
 use sealift_importer::site::{Origin, Place as Found, Site};
 use sealift_importer::store::Store;
 use sealift_importer::values::Values;
-use sealift_importer::{site, trust_dir};
 use serde::Serialize;
 
 use super::cluster::{
@@ -118,7 +118,7 @@ struct Agreed {
 pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let started = std::time::Instant::now();
     let store = store.open()?;
-    let trust = load_trust(&store)?;
+    let trust = load_trust(store.root())?;
     let runtime = runtime()?;
     let mut site = args.site.find(&[]);
     let (opened, agreed) = take_in(&args.bundle, &store, &trust, out, &mut |opened| {
@@ -127,7 +127,6 @@ pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result
         confirm(args.yes, "Go on?")?;
         Ok(agreed)
     })?;
-    trust_dir::save(&store, &opened.vendor).map_err(|e| store_failure(&e))?;
     let folder = tempfile::Builder::new()
         .prefix("install-")
         .tempdir_in(store.root().join("tmp"))

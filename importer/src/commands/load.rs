@@ -27,7 +27,7 @@ pub(crate) struct LoadArgs {
 
 pub(crate) fn run(args: &LoadArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let store = store.open()?;
-    let trust = load_trust(&store)?;
+    let trust = load_trust(store.root())?;
     let site = args.site.find(&[]);
     let runtime = runtime()?;
     let tags = if args.move_tags { TagPolicy::Move } else { TagPolicy::Keep };

@@ -85,7 +85,7 @@ fn folder(site: &SiteArgs) -> Result<PathBuf, Failure> {
 
 fn bundles(args: &WriteArgs, store: &StoreArgs) -> Result<Vec<Opened>, Failure> {
     let store = store.open()?;
-    let trust = load_trust(&store)?;
+    let trust = load_trust(store.root())?;
     let digests = match args.bundle {
         Some(digest) => vec![digest],
         None => intake::stored(&store).map_err(|e| super::store_failure(&e))?,

@@ -54,8 +54,9 @@ impl StoreArgs {
     }
 }
 
-pub(crate) fn load_trust(store: &Store) -> Result<TrustStore, Failure> {
-    let trust = trust_dir::load(store).map_err(|e| trust_failure(&e))?;
+/// The vendors that are trusted; an error if there is none. Needs no hold on the store.
+pub(crate) fn load_trust(root: &Path) -> Result<TrustStore, Failure> {
+    let trust = trust_dir::load(root).map_err(|e| trust_failure(&e))?;
     if trust.vendors().next().is_none() {
         return Err(Failure::new(Exit::Untrusted, "no vendor is trusted here yet")
             .hint("\"sealift-importer trust add ROOT --fingerprint …\" with the root file and fingerprint that the vendor gave you"));
@@ -79,8 +80,11 @@ pub(crate) fn take_in<T>(
     decide: &mut dyn FnMut(&Opened) -> Result<T, Failure>,
 ) -> Result<(Opened, T), Failure> {
     let mut medium = open_medium(path)?;
-    intake::take(&mut medium, store, trust, &|total| out.bar("reading", total), decide)
-        .map_err(|e| intake_failure(path, e, |declined| declined))
+    let taken = intake::take(&mut medium, store, trust, &|total| out.bar("reading", total), decide)
+        .map_err(|e| intake_failure(path, e, |declined| declined))?;
+    // newer roots travel in every bundle
+    trust_dir::save(store, &taken.0.vendor).map_err(|e| store_failure(&e))?;
+    Ok(taken)
 }
 
 /// The failure that an unsuccessful intake is.

@@ -54,7 +54,7 @@ pub(crate) fn run(command: &TrustCommand, store: &StoreArgs, out: &Output) -> Re
     match command {
         TrustCommand::Add(args) => add(args, store, out),
         TrustCommand::List => {
-            let trust = trust_dir::load(&store.open()?).map_err(|e| trust_failure(&e))?;
+            let trust = trust_dir::load(&store.path()?).map_err(|e| trust_failure(&e))?;
             let rows: Vec<Row> = trust.vendors().map(Row::of).collect();
             out.result(&rows, || {
                 if rows.is_empty() {

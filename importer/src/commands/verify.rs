@@ -37,7 +37,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &VerifyArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
-    let trust = load_trust(&store.open()?)?;
+    let trust = load_trust(&store.path()?)?;
     let started = Instant::now();
     let mut medium = open_medium(&args.bundle)?;
     if args.deep && medium.file().is_none() {
