@@ -20,25 +20,42 @@ pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 /// that. What encodes to other bytes than were read is refused: white space, `null`, other escapes, a
 /// list where an object must stand, fields out of order.
 pub(crate) fn parse<T: DeserializeOwned + Serialize>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
-    #[derive(Deserialize)]
-    struct Head {
-        schema: Option<u64>,
-        #[serde(default)]
-        requires: Vec<String>,
+    let fields = first_look(bytes);
+    let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, value)| value);
+    if let Some(found) = field("schema").and_then(serde_json::Value::as_u64).filter(|schema| *schema != 1) {
+        return Err(Error::Version { what, found, known: 1 });
     }
-    if let Ok(head) = serde_json::from_slice::<Head>(bytes) {
-        if let Some(found) = head.schema.filter(|schema| *schema != 1) {
-            return Err(Error::Version { what, found, known: 1 });
-        }
-        if let Some(feature) = head.requires.iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str())) {
-            return Err(Error::Unsupported(feature.clone()));
-        }
+    let required = field("requires").and_then(serde_json::Value::as_array);
+    let unknown = |f: &&str| !KNOWN_FEATURES.contains(f);
+    if let Some(feature) = required.into_iter().flatten().filter_map(serde_json::Value::as_str).find(unknown) {
+        return Err(Error::Unsupported(feature.to_string()));
     }
     let value: T = serde_json::from_slice(bytes).map_err(|e| Error::malformed(what, e.to_string()))?;
     if emit(&value) != bytes {
         return Err(Error::malformed(what, "it is not in the one spelling that a signed document has"));
     }
     Ok(value)
+}
+
+// The fields of an object, whatever they are; nothing of what is not one.
+fn first_look(bytes: &[u8]) -> Vec<(String, serde_json::Value)> {
+    struct Fields;
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<(String, serde_json::Value)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::new();
+            while let Some(field) = access.next_entry()? {
+                fields.push(field);
+            }
+            Ok(fields)
+        }
+    }
+    serde_json::Deserializer::from_slice(bytes).deserialize_map(Fields).unwrap_or_default()
 }
 
 pub(crate) fn emit<T: Serialize>(value: &T) -> Vec<u8> {

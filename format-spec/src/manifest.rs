@@ -210,7 +210,12 @@ impl Manifest {
         if let Some(feature) = self.requires.iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str())) {
             return Err(Error::Unsupported(feature.clone()));
         }
-        if [self.epoch, self.seq, self.created_at].iter().any(|n| *n > MAX_INTEGER) {
+        let blobs = self.charts.iter().flat_map(|c| std::iter::once(&c.archive).chain(&c.values)).chain(&self.notes);
+        let tools = self.tools.0.values().flat_map(|platforms| platforms.0.values());
+        let named = self.licences.iter().chain(&self.files).map(|n| n.size);
+        let mut numbers =
+            blobs.chain(tools).map(|b| b.size).chain(named).chain([self.epoch, self.seq, self.created_at]);
+        if numbers.any(|n| n > MAX_INTEGER) {
             return bad("a number is out of range".into());
         }
         for version in [Some(&self.version), self.min_importer.as_ref()].into_iter().flatten() {

@@ -14,12 +14,13 @@ pub(crate) mod trust;
 pub(crate) mod uninstall;
 pub(crate) mod verify;
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sealift_console::{Exit, Failure, Output, bytes, escape};
 use sealift_format::trust::TrustStore;
 use sealift_format::{Error, Verdict};
+use sealift_importer::bundle::images::ContentError;
 use sealift_importer::bundle::intake::{self, IntakeError, Opened};
 use sealift_importer::bundle::medium::Medium;
 use sealift_importer::store::{Store, StoreError};
@@ -91,6 +92,12 @@ pub(crate) fn take_in<T>(
 pub(crate) fn intake_failure<E>(path: &Path, error: IntakeError<E>, declined: impl FnOnce(E) -> Failure) -> Failure {
     match error {
         IntakeError::Refused(error) => refused(path, &error),
+        IntakeError::Content(ContentError::Read { source, digest, .. })
+            if source.kind() != io::ErrorKind::InvalidData =>
+        {
+            Failure::during(Exit::Medium, format!("cannot read {digest} of {}", path.display()), &source)
+                .hint("that says nothing about the bundle: try again, or copy it to another medium")
+        }
         IntakeError::Content(error) => Failure::during(Exit::Damaged, path.display(), &error)
             .hint("the seal holds, so the vendor signed it like this: ask the vendor for a new bundle"),
         IntakeError::Read { offset, source } => Failure::during(
