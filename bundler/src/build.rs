@@ -3,6 +3,12 @@
 //! The packs are written beside the output first, since the seal in front of them states their
 //! digests; the finished file takes its name only when it is whole.
 
+mod keys;
+mod spool;
+
+pub use keys::{KeyError, check_keys};
+pub use spool::Spool;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Cursor};
@@ -17,7 +23,6 @@ use sealift_format::seal::Seal;
 use sealift_format::trust::{TrustStore, Vendor};
 use sealift_format::writer::BundleWriter;
 use sealift_format::{Digest, Limits, Name, SortedMap};
-use tempfile::{NamedTempFile, TempDir};
 
 use crate::chart;
 use crate::collect::Collected;
@@ -50,6 +55,20 @@ pub enum BuildError {
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,
+    },
+    /// The folder that the output goes to cannot be written, or is not there.
+    #[error("cannot write to the folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The output is a folder.
+    #[error("{} is a folder; the bundle is one file", path.display())]
+    OutputIsFolder {
+        /// The output.
+        path: PathBuf,
     },
     /// What the recipe says makes no valid manifest.
     #[error("the recipe makes no valid bundle")]
@@ -93,7 +112,7 @@ pub struct Built {
     pub bytes: u64,
 }
 
-/// Packs, signs and writes a bundle. `progress` hears of bytes that were packed.
+/// Packs, signs and writes a bundle to the spool's output. `progress` hears of bytes that were packed.
 ///
 /// # Errors
 ///
@@ -102,15 +121,10 @@ pub fn build(
     parts: &Ingredients<'_>,
     vendor: &Vendor,
     keys: &[SecretKey],
-    output: &Path,
+    spool: &Spool,
     progress: &dyn Fn(u64),
 ) -> Result<Built, BuildError> {
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| BuildError::Write { path, source }
-    };
-    let spool = TempDir::with_prefix_in(".sealift-build-", folder).map_err(failed(folder))?;
+    let failed = |source| BuildError::Write { path: spool.output().to_path_buf(), source };
     let mut keep = |pack: &Pack| fs::write(spool.path().join(pack.digest.hex()), &pack.bytes);
     let mut packer = Packer::new(parts.level, &mut keep);
     let (mut manifest, packed) =
@@ -128,17 +142,10 @@ pub fn build(
     let seal = seal.to_bytes();
     Seal::from_bytes(&seal, &Limits::default()).and_then(|s| s.verify(&trust)).map_err(BuildError::Signature)?;
 
-    let file = NamedTempFile::with_prefix_in(".sealift-build-", folder).map_err(failed(folder))?;
-    let bytes = assemble(&file, &seal, &manifest, &packed, &index, spool.path()).map_err(failed(output))?;
-    make_readable(file.as_file()).and_then(|()| file.as_file().sync_all()).map_err(failed(output))?;
-    file.persist(output).map_err(|e| failed(output)(e.error))?;
+    let file = spool.create().map_err(failed)?;
+    let bytes = assemble(&file, &seal, &manifest, &packed, &index, spool.path()).map_err(failed)?;
+    file.sync_all().and_then(|()| spool.publish()).map_err(failed)?;
     Ok(Built { manifest, digest, bytes })
-}
-
-// Temporary files are private; a bundle is for everybody whom the umask lets read it.
-fn make_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 fn pack(parts: &Ingredients<'_>, packer: &mut Packer<'_>, progress: &dyn Fn(u64)) -> Result<Manifest, BuildError> {
@@ -219,8 +226,8 @@ fn pack(parts: &Ingredients<'_>, packer: &mut Packer<'_>, progress: &dyn Fn(u64)
         epoch: *recipe.epoch,
         seq: *recipe.seq,
         created_at: parts.created_at,
-        min_importer: None,
-        security_update: false,
+        min_importer: recipe.min_importer.as_ref().map(|v| v.to_string()),
+        security_update: recipe.security_update,
         segment: Blob { digest: Digest::of(b""), size: 0 },
         index: IndexBlob { digest: Digest::of(b""), size: 0, raw_size: 0 },
         packs: Vec::new(),
@@ -300,14 +307,14 @@ fn describe(manifest: &mut Manifest, packed: &Packed) -> Vec<u8> {
 }
 
 fn assemble(
-    file: &NamedTempFile,
+    file: &File,
     seal: &[u8],
     manifest: &Manifest,
     packed: &Packed,
     index: &[u8],
     spool: &Path,
 ) -> io::Result<u64> {
-    let out = BufWriter::with_capacity(1 << 20, file.as_file());
+    let out = BufWriter::with_capacity(1 << 20, file);
     let mut writer = BundleWriter::new(out, seal, manifest)?;
     writer.segment_and_index(&packed.segment.bytes, index)?;
     for pack in &packed.packs {

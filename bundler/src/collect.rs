@@ -134,8 +134,9 @@ pub fn collect(recipe: &Recipe, open_registry: &OpenRegistry<'_>) -> Result<Coll
             ImagePlace::Registry(reference) => reference.clone(),
             _ => name.clone(),
         };
-        let job = Job { recipe, entry, name, requested: &requested, from: place.to_string() };
-        // a name within the archive is part of the place, so each is a key of its own
+        let from = place.to_string();
+        let (within, place) = split(place);
+        let job = Job { recipe, entry, name, requested: &requested, within, from };
         let image = if matches!(place, ImagePlace::Registry(_)) {
             let source = open_registry(entry, &requested).map_err(|e| job.source(e))?;
             job.run(&*source, &mut collected.blobs)?
@@ -154,12 +155,23 @@ pub fn collect(recipe: &Recipe, open_registry: &OpenRegistry<'_>) -> Result<Coll
     Ok(collected)
 }
 
+/// The image's name within an archive or layout, and the place without it, which is opened once.
+fn split(mut place: ImagePlace) -> (Option<String>, ImagePlace) {
+    let name = match &mut place {
+        ImagePlace::OciLayout { name, .. }
+        | ImagePlace::OciArchive { name, .. }
+        | ImagePlace::DockerArchive { name, .. } => name.take(),
+        ImagePlace::Registry(_) => None,
+    };
+    (name, place)
+}
+
 fn open_local(recipe: &Recipe, place: &ImagePlace) -> Result<Box<dyn ImageSource>, SourceError> {
     let resolve = |path: &PathBuf| recipe.resolve(Path::new(path));
     match place {
-        ImagePlace::OciLayout { path, name } => Ok(Box::new(OciLayout::open(&resolve(path), name.as_deref())?)),
-        ImagePlace::OciArchive { path, name } => Ok(Box::new(archive::open(&resolve(path), name.as_deref())?)),
-        ImagePlace::DockerArchive { path, name } => docker_archive::open(&resolve(path), name.as_deref()),
+        ImagePlace::OciLayout { path, .. } => Ok(Box::new(OciLayout::open(&resolve(path))?)),
+        ImagePlace::OciArchive { path, .. } => Ok(Box::new(archive::open(&resolve(path))?)),
+        ImagePlace::DockerArchive { path, .. } => docker_archive::open(&resolve(path)),
         ImagePlace::Registry(_) => unreachable!("registries are opened by the caller"),
     }
 }
@@ -170,12 +182,13 @@ struct Job<'a> {
     entry: &'a ImageEntry,
     name: &'a Reference,
     requested: &'a Reference,
+    within: Option<String>,
     from: String,
 }
 
 impl Job<'_> {
     fn run(&self, source: &dyn ImageSource, blobs: &mut BlobSet) -> Result<CollectedImage, CollectError> {
-        let (top, bytes) = source.resolve(self.requested).map_err(|e| self.source(e))?;
+        let (top, bytes) = source.resolve(self.requested, self.within.as_deref()).map_err(|e| self.source(e))?;
         check_document(&self.from, &top, &bytes).map_err(|e| self.source(e))?;
         for pinned in [self.name.digest, self.requested.digest].into_iter().flatten() {
             if pinned != top.digest {
@@ -376,6 +389,21 @@ fn same_platform(one: &Platform, other: &Platform) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_of_one_archive_share_it() {
+        let place = |text: &str| {
+            let from: crate::recipe::ImageFrom = text.parse().expect("a place");
+            split(ImagePlace::clone(&from))
+        };
+        for kind in ["oci", "oci-archive", "docker-archive"] {
+            let (one, first) = place(&format!("{kind}:app:web:1"));
+            let (other, second) = place(&format!("{kind}:app:api:1"));
+            assert_eq!((one.as_deref(), other.as_deref()), (Some("web:1"), Some("api:1")));
+            assert_eq!(first, second);
+            assert_eq!(place(&format!("{kind}:app")), (None, first));
+        }
+    }
 
     #[test]
     fn variants_that_everybody_leaves_out_are_filled_in() {

@@ -2,7 +2,7 @@
 //!
 //! Private keys are read and written here only, with mode 0600, and wiped from memory after use.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePr
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use sealift_format::keys::{PublicKey, SecretKey};
 use zeroize::Zeroizing;
+
+const PRIVATE: &str = "PRIVATE KEY-----";
+const PUBLIC: &str = "PUBLIC KEY-----";
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,16 @@ pub enum KeyFileError {
         /// The expected form.
         form: &'static str,
     },
+    /// It is the other half of a key pair.
+    #[error("{path} is a {found} key where a {wanted} key is wanted")]
+    OtherHalf {
+        /// The file.
+        path: PathBuf,
+        /// What it is: `private` or `public`.
+        found: &'static str,
+        /// What is wanted.
+        wanted: &'static str,
+    },
     /// The key must not be trusted.
     #[error("the key in {path} cannot be used")]
     Weak {
@@ -78,23 +91,53 @@ pub fn generate() -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
 ///
 /// # Errors
 ///
-/// [`KeyFileError::Write`], also if one of the files exists already.
+/// [`KeyFileError::Write`], also if one of the files exists already; neither file is left then.
 pub fn write(path: &Path, seed: &[u8; 32]) -> Result<PathBuf, KeyFileError> {
     let key = SigningKey::from_bytes(seed);
     let public_path = public_path(path);
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| KeyFileError::Write { path, source }
-    };
     let bare = ed25519_dalek::pkcs8::KeypairBytes { secret_key: *seed, public_key: None };
     let private = bare.to_pkcs8_pem(LineEnding::LF).expect("32 bytes always encode");
     let public = key.verifying_key().to_public_key_pem(LineEnding::LF).expect("32 bytes always encode");
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed(path))?;
-    file.write_all(private.as_bytes()).and_then(|()| file.sync_all()).map_err(failed(path))?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o644).open(&public_path).map_err(failed(&public_path))?;
-    file.write_all(public.as_bytes()).map_err(failed(&public_path))?;
+    let mut private_file = New::create(path, 0o600)?;
+    let mut public_file = New::create(&public_path, 0o644)?;
+    private_file.fill(private.as_bytes())?;
+    public_file.fill(public.as_bytes())?;
+    private_file.keep();
+    public_file.keep();
     Ok(public_path)
+}
+
+/// A file that was not there before, and goes again unless it is kept.
+struct New<'a> {
+    path: &'a Path,
+    file: File,
+    kept: bool,
+}
+
+impl<'a> New<'a> {
+    fn create(path: &'a Path, mode: u32) -> Result<Self, KeyFileError> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+        let file = file.map_err(|source| KeyFileError::Write { path: path.to_path_buf(), source })?;
+        Ok(Self { path, file, kept: false })
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> Result<(), KeyFileError> {
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
+        written.map_err(|source| KeyFileError::Write { path: self.path.to_path_buf(), source })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for New<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            // nothing more can be done about a file that does not go
+            let _ = fs::remove_file(self.path);
+        }
+    }
 }
 
 /// The file beside a private key that holds its public half.
@@ -113,10 +156,13 @@ pub fn public_path(path: &Path) -> PathBuf {
 pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
     let failed = |source| KeyFileError::Read { path: path.to_path_buf(), source };
     let mode = fs::metadata(path).map_err(failed)?.mode() & 0o777;
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    if text.contains(PUBLIC) {
+        return Err(KeyFileError::OtherHalf { path: path.to_path_buf(), found: "public", wanted: "private" });
+    }
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Open { path: path.to_path_buf(), mode });
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     let key = SigningKey::from_pkcs8_pem(&text).map_err(|_| KeyFileError::Form {
         path: path.to_path_buf(),
         kind: "private",
@@ -131,11 +177,43 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
 ///
 /// [`KeyFileError`].
 pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
-    let text = fs::read_to_string(path).map_err(|source| KeyFileError::Read { path: path.to_path_buf(), source })?;
+    let failed = |source| KeyFileError::Read { path: path.to_path_buf(), source };
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    if text.contains(PRIVATE) {
+        return Err(KeyFileError::OtherHalf { path: path.to_path_buf(), found: "private", wanted: "public" });
+    }
     let key = VerifyingKey::from_public_key_pem(&text).map_err(|_| KeyFileError::Form {
         path: path.to_path_buf(),
         kind: "public",
         form: "SPKI, \"BEGIN PUBLIC KEY\"",
     })?;
     PublicKey::from_bytes(key.as_bytes()).map_err(|source| KeyFileError::Weak { path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_no_private_key_behind_when_the_public_one_is_in_the_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("release.key");
+        fs::write(public_path(&path), "mine").expect("written");
+        let error = write(&path, &[7; 32]).expect_err("the public key's file is there");
+        assert!(matches!(&error, KeyFileError::Write { path: p, .. } if *p == public_path(&path)), "{error}");
+        assert!(!path.exists());
+        assert_eq!(fs::read_to_string(public_path(&path)).expect("still there"), "mine");
+    }
+
+    #[test]
+    fn tells_the_halves_of_a_pair_apart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("release.key");
+        let public = write(&path, &[7; 32]).expect("a key pair");
+        let Err(error) = read_secret(&public) else { panic!("a public key was read as a private one") };
+        assert!(matches!(error, KeyFileError::OtherHalf { found: "public", .. }), "{error}");
+        let error = read_public(&path).expect_err("a private key");
+        assert!(matches!(error, KeyFileError::OtherHalf { found: "private", .. }), "{error}");
+        assert_eq!(read_secret(&path).expect("private").public(), read_public(&public).expect("public"));
+    }
 }

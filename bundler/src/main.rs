@@ -41,11 +41,11 @@ fn main() -> ExitCode {
             Command::Verify(args) => commands::verify::run(args, out),
             Command::Inspect(args) => commands::inspect::run(args, out),
             Command::Schema => {
-                println!("{}", sealift_bundler::recipe::Recipe::schema());
+                out.text(&sealift_bundler::recipe::Recipe::schema());
                 Ok(())
             }
             Command::Completions(args) => {
-                args.run(Cli::command());
+                args.run(Cli::command(), out);
                 Ok(())
             }
             Command::Man(args) => args.run(Cli::command()),

@@ -28,6 +28,8 @@ pub use text::{
 pub const MAX_RECIPE: u64 = 1 << 20;
 /// Largest number that a recipe may hold: 2^53 - 1, which every JSON reader keeps exactly.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
+/// Longest version in a manifest, in bytes.
+const MAX_VERSION: usize = 128;
 
 /// A recipe for a bundle.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -57,7 +59,13 @@ pub struct Recipe {
     /// Platforms to carry of images that exist for several (`linux/amd64` if absent).
     #[serde(default = "linux_amd64")]
     #[schemars(length(min = 1))]
-    pub platforms: Vec<At<RecipePlatform>>,
+    pub platforms: At<Vec<At<RecipePlatform>>>,
+    /// Smallest version of the importer that may install the release (SemVer); any if absent.
+    #[serde(default)]
+    pub min_importer: Option<At<Version>>,
+    /// Whether the release mends a security hole.
+    #[serde(default)]
+    pub security_update: bool,
     /// Kubernetes version that charts are rendered for when their images are looked up.
     #[serde(default)]
     pub kube_version: Option<At<KubeVersion>>,
@@ -119,7 +127,8 @@ pub struct ImageEntry {
     pub from: Option<At<ImageFrom>>,
     /// Platforms to carry of this image, if others than the recipe's.
     #[serde(default)]
-    pub platforms: Option<Vec<At<RecipePlatform>>>,
+    #[schemars(length(min = 1))]
+    pub platforms: Option<At<Vec<At<RecipePlatform>>>>,
     /// Whether the registry is spoken to without TLS.
     #[serde(default)]
     pub plain_http: bool,
@@ -162,12 +171,17 @@ impl Recipe {
     ///
     /// # Errors
     ///
-    /// [`RecipeError::Read`] and [`RecipeError::TooLarge`] for the file, otherwise as [`Self::parse`].
+    /// [`RecipeError::Read`], [`RecipeError::TooLarge`] and [`RecipeError::Encoding`] for the file, otherwise as [`Self::parse`].
     pub fn read(file: &Path) -> Result<Self, RecipeError> {
         let read = |source| RecipeError::Read { file: file.to_path_buf(), source };
-        let mut text = String::new();
-        File::open(file).map_err(read)?.take(MAX_RECIPE + 1).read_to_string(&mut text).map_err(read)?;
-        Self::parse(&text, file)
+        let mut bytes = Vec::new();
+        File::open(file).map_err(read)?.take(MAX_RECIPE + 1).read_to_end(&mut bytes).map_err(read)?;
+        if bytes.len() as u64 > MAX_RECIPE {
+            return Err(RecipeError::TooLarge { file: file.to_path_buf(), limit: MAX_RECIPE });
+        }
+        let text = str::from_utf8(&bytes)
+            .map_err(|error| RecipeError::Encoding { file: file.to_path_buf(), offset: error.valid_up_to() })?;
+        Self::parse(text, file)
     }
 
     /// Reads a recipe; `file` is where it would lie, for paths and for errors.
@@ -257,6 +271,9 @@ impl Recipe {
             }
         }
         self.check_platforms(&self.platforms)?;
+        if let Some(version) = self.min_importer.as_ref().filter(|v| v.to_string().len() > MAX_VERSION) {
+            return self.invalid(version, format!("a version has at most {MAX_VERSION} characters"));
+        }
         self.unique(
             "release",
             self.charts.iter().map(|c| (&c.release, format!("{} in namespace {}", *c.release, *c.namespace))),
@@ -277,9 +294,6 @@ impl Recipe {
 
     fn check_image(&self, image: &ImageEntry) -> Result<(), RecipeError> {
         if let Some(platforms) = &image.platforms {
-            if platforms.is_empty() {
-                return self.invalid(&image.name, "platforms is empty; leave it out to carry the recipe's".to_string());
-            }
             self.check_platforms(platforms)?;
         }
         if image.name.tag.is_none() && image.name.digest.is_none() {
@@ -293,7 +307,10 @@ impl Recipe {
         }
     }
 
-    fn check_platforms(&self, platforms: &[At<RecipePlatform>]) -> Result<(), RecipeError> {
+    fn check_platforms(&self, platforms: &At<Vec<At<RecipePlatform>>>) -> Result<(), RecipeError> {
+        if platforms.is_empty() {
+            return self.invalid(platforms, "platforms is empty; leave it out to carry the default".to_string());
+        }
         self.unique("platform", platforms.iter().map(|p| (p, p.to_string())))
     }
 
@@ -325,8 +342,8 @@ fn first() -> At<u64> {
     At::unplaced(1)
 }
 
-fn linux_amd64() -> Vec<At<RecipePlatform>> {
-    vec![At::unplaced("linux/amd64".parse().expect("a valid platform"))]
+fn linux_amd64() -> At<Vec<At<RecipePlatform>>> {
+    At::unplaced(vec![At::unplaced("linux/amd64".parse().expect("a valid platform"))])
 }
 
 #[cfg(test)]

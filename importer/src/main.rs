@@ -59,12 +59,12 @@ fn main() -> ExitCode {
                 Command::Load(args) => commands::load::run(args, store, out),
                 Command::Mirrors(command) => commands::mirrors::run(command, store, out),
                 Command::Install(args) => commands::install::run(args, store, out),
-                Command::Status(args) => commands::status::run(args, out),
+                Command::Status(args) => commands::status::run(args, store, out),
                 Command::History(args) => commands::history::run(args, out),
-                Command::Uninstall(args) => commands::uninstall::run(args, out),
+                Command::Uninstall(args) => commands::uninstall::run(args, store, out),
                 Command::Doctor(args) => commands::doctor::run(args, store, out),
                 Command::Completions(args) => {
-                    args.run(Cli::command());
+                    args.run(Cli::command(), out);
                     Ok(())
                 }
                 Command::Man(args) => args.run(Cli::command()),

@@ -3,12 +3,13 @@
 //! Everything in it belongs to one user and is closed to all others (0700, 0600). A file appears under
 //! its name only when it is whole and on the disk. One run at a time holds the store.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 use sealift_format::Digest;
 use sealift_format::manifest::Blob;
 use tempfile::NamedTempFile;
@@ -34,6 +35,28 @@ pub enum StoreError {
         /// Its permissions.
         mode: u32,
     },
+    /// Another user owns it, and could change what lies in it.
+    #[error("{path} belongs to another user (uid {owner})")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// A directory of it is none.
+    #[error("{0} must be a directory, and is a symbolic link or a file")]
+    NotADirectory(PathBuf),
+    /// A pack in it was damaged.
+    #[error("a pack in the store was damaged and has been removed ({0})")]
+    Removed(PathBuf),
+    /// A file outside of it that has no name cannot be written or read again.
+    #[error("cannot use a temporary file in {path}")]
+    Temporary {
+        /// The directory for temporary files.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
     /// Another run holds it.
     #[error("another run is using {0}")]
     Busy(PathBuf),
@@ -51,7 +74,7 @@ impl StoreError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io { source, .. } | Self::Temporary { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     }
 }
 
@@ -59,7 +82,7 @@ impl StoreError {
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Store {
@@ -67,9 +90,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Busy`] if another run holds it; [`StoreError::Open`] if others may use it.
+    /// [`StoreError::Busy`] if another run holds it; [`StoreError::Open`] or [`StoreError::Foreign`] if others
+    /// may use it.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        make_private(root)?;
+        let failed = |source| StoreError::Io { doing: "create", path: root.to_path_buf(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
+        check_root(root)?;
         let path = root.join("lock");
         let lock = private_file(&path).map_err(|source| StoreError::Io { doing: "open", path, source })?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -80,9 +106,19 @@ impl Store {
         for name in ["packs", "bundles", "trust", "tmp"] {
             make_private(&root.join(name))?;
         }
-        let store = Self { root: root.to_path_buf(), _lock: lock };
+        let store = Self { root: root.to_path_buf(), _lock: Some(lock) };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// The store to read from, without holding it: what is in it may be changed by another run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], but for [`StoreError::Busy`]; also if it does not exist.
+    pub fn look(root: &Path) -> Result<Self, StoreError> {
+        check_root(root)?;
+        Ok(Self { root: root.to_path_buf(), _lock: None })
     }
 
     /// The directory.
@@ -128,7 +164,7 @@ impl Store {
     ///
     /// [`StoreError::Io`].
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent().filter(|p| *p != self.root) {
             make_private(parent)?;
         }
         let mut file = self.temporary()?;
@@ -161,23 +197,76 @@ fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
+// below the root only; its parent is there
 fn make_private(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Io { doing: "create", path: path.to_path_buf(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    check_private(path)
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Io { doing: "create", path: path.to_path_buf(), source })
+        }
+        _ => check_private(path),
+    }
 }
 
-/// Checks that a directory of the store is closed to all others.
+/// Checks that the store's own directory, or what its name links to, is this user's and closed to all others.
 ///
 /// # Errors
 ///
-/// [`StoreError::Open`] if not; [`StoreError::Io`] if it cannot be looked at.
+/// As [`check_private`].
+pub(crate) fn check_root(path: &Path) -> Result<(), StoreError> {
+    check_owned(path, fs::metadata(path), geteuid().as_raw())
+}
+
+/// Checks that a directory in the store is one, this user's, and closed to all others.
+///
+/// # Errors
+///
+/// [`StoreError::NotADirectory`], [`StoreError::Foreign`] or [`StoreError::Open`] if not; [`StoreError::Io`]
+/// if it cannot be looked at.
 pub(crate) fn check_private(path: &Path) -> Result<(), StoreError> {
-    let meta =
-        fs::metadata(path).map_err(|source| StoreError::Io { doing: "open", path: path.to_path_buf(), source })?;
+    check_owned(path, fs::symlink_metadata(path), geteuid().as_raw())
+}
+
+fn check_owned(path: &Path, meta: io::Result<Metadata>, user: u32) -> Result<(), StoreError> {
+    let meta = meta.map_err(|source| StoreError::Io { doing: "open", path: path.to_path_buf(), source })?;
+    if !meta.is_dir() {
+        return Err(StoreError::NotADirectory(path.to_path_buf()));
+    }
+    if meta.uid() != user {
+        return Err(StoreError::Foreign { path: path.to_path_buf(), owner: meta.uid() });
+    }
     let mode = meta.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StoreError::Open { path: path.to_path_buf(), mode });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn refuses_a_directory_of_another_user() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("store");
+        drop(Store::open(&root).expect("a store"));
+        let owner = geteuid().as_raw();
+        assert!(check_owned(&root, fs::metadata(&root), owner).is_ok());
+        let refused = check_owned(&root, fs::metadata(&root), owner + 1);
+        assert!(matches!(refused, Err(StoreError::Foreign { owner: found, .. }) if found == owner), "{refused:?}");
+    }
+
+    #[test]
+    fn refuses_a_symbolic_link_in_place_of_its_directories() {
+        for name in ["packs", "bundles", "trust", "tmp"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (root, other) = (folder.path().join("store"), folder.path().join("other"));
+            drop(Store::open(&root).expect("a store"));
+            fs::rename(root.join(name), &other).and_then(|()| symlink(&other, root.join(name))).expect("linked");
+            let refused = Store::open(&root);
+            assert!(matches!(refused, Err(StoreError::NotADirectory(_))), "{name}: {refused:?}");
+        }
+    }
 }

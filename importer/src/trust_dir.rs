@@ -4,12 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sealift_format::Digest;
 use sealift_format::envelope::Envelope;
 use sealift_format::fingerprint::Fingerprint;
 use sealift_format::trust::{TrustStore, Vendor, read_root_file};
+use sealift_format::{Digest, Name};
 
-use crate::store::{Store, StoreError, check_private};
+use crate::store::{Store, StoreError, check_private, check_root};
 
 /// Why a vendor cannot be trusted, or what is trusted cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum TrustError {
         /// Fingerprint of the root that is trusted.
         fingerprint: Fingerprint,
     },
+    /// No vendor of this name is trusted.
+    #[error("no vendor {0} is trusted here")]
+    Unknown(Name),
     /// A chain in the store does not verify any more.
     #[error("{path} is damaged")]
     Damaged {
@@ -45,54 +48,89 @@ pub enum TrustError {
 /// [`TrustError::Damaged`] if a chain does not verify: none is passed over silently. [`StoreError::Open`]
 /// if others could have put one there.
 pub fn load(root: &Path) -> Result<TrustStore, TrustError> {
+    load_but(root, None)
+}
+
+fn load_but(root: &Path, skip: Option<&Name>) -> Result<TrustStore, TrustError> {
     let dir = root.join("trust");
-    for path in [root, &dir] {
-        match check_private(path) {
+    for checked in [check_root(root), check_private(&dir)] {
+        match checked {
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(TrustStore::default());
             }
             other => other?,
         }
     }
-    let failed = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| StoreError::Io { doing: "read", path, source }
-    };
+    let failed = |source| StoreError::Io { doing: "read", path: dir.clone(), source };
     let mut trust = TrustStore::default();
-    for entry in fs::read_dir(&dir).map_err(failed(&dir))? {
-        let path = entry.map_err(failed(&dir))?.path().join("roots");
-        let bytes = fs::read(&path).map_err(failed(&path))?;
-        let damaged = |source| TrustError::Damaged { path: path.clone(), source };
-        let chain = read_root_file(&bytes).map_err(damaged)?;
-        // what lies in the store was trusted by a fingerprint when it was added
-        trust.add(follow(&chain, &Fingerprint::of(&Digest::of(&chain[0].body))).map_err(damaged)?);
+    for entry in fs::read_dir(&dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if skip.is_some_and(|name| path.file_name() == Some(name.as_str().as_ref())) {
+            continue;
+        }
+        if let Some(vendor) = read(&path.join("roots"))? {
+            trust.add(vendor);
+        }
     }
     Ok(trust)
 }
 
+// None: a run that was killed left the vendor's directory and no chain in it
+fn read(path: &Path) -> Result<Option<Vendor>, TrustError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StoreError::Io { doing: "read", path: path.to_path_buf(), source }.into()),
+    };
+    let damaged = |source| TrustError::Damaged { path: path.to_path_buf(), source };
+    let chain = read_root_file(&bytes).map_err(damaged)?;
+    // what lies in the store was trusted by a fingerprint when it was added
+    follow(&chain, &Fingerprint::of(&Digest::of(&chain[0].body))).map(Some).map_err(damaged)
+}
+
 /// Trusts a vendor by its root file and the fingerprint that somebody was given by another way.
+///
+/// A damaged chain of this very vendor is replaced.
 ///
 /// # Errors
 ///
 /// [`TrustError::Refused`] if the fingerprint is another's or the chain does not verify;
-/// [`TrustError::Taken`] if the name stands for another root.
+/// [`TrustError::Taken`] if the name stands for another root; [`TrustError::Damaged`] if another vendor's
+/// chain does not verify.
 pub fn add(store: &Store, file: &[u8], fingerprint: &Fingerprint) -> Result<Vendor, TrustError> {
     let chain = read_root_file(file).map_err(TrustError::Refused)?;
     let vendor = follow(&chain, fingerprint).map_err(TrustError::Refused)?;
-    let known = load(store.root())?;
-    if let Some(other) = known.vendors().find(|v| v.root().vendor == vendor.root().vendor) {
-        if other.anchor() != vendor.anchor() {
-            return Err(TrustError::Taken {
-                vendor: vendor.root().vendor.to_string(),
-                fingerprint: Fingerprint::of(&other.anchor()),
-            });
+    let name = &vendor.root().vendor;
+    load_but(store.root(), Some(name))?;
+    match read(&path(store, name)) {
+        Ok(Some(known)) if known.anchor() != vendor.anchor() => {
+            return Err(TrustError::Taken { vendor: name.to_string(), fingerprint: Fingerprint::of(&known.anchor()) });
         }
-        if other.root().version >= vendor.root().version {
-            return Ok(other.clone());
-        }
+        Ok(Some(known)) if known.root().version >= vendor.root().version => return Ok(known),
+        Ok(_) | Err(TrustError::Damaged { .. }) => {}
+        Err(error) => return Err(error),
     }
-    save(store, &vendor)?;
+    store.write(&path(store, name), &bytes(&vendor))?;
     Ok(vendor)
+}
+
+/// Trusts a vendor no more, whether its chain is sound or damaged. Marks and packs stay.
+///
+/// # Errors
+///
+/// [`TrustError::Unknown`] if it was not trusted; [`StoreError::Io`].
+pub fn remove(store: &Store, vendor: &Name) -> Result<(), TrustError> {
+    let path = path(store, vendor);
+    match fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(TrustError::Unknown(vendor.clone())),
+        Err(source) => return Err(StoreError::Io { doing: "remove", path, source }.into()),
+    }
+    // an empty directory is no vendor
+    if let Some(dir) = path.parent() {
+        let _ = fs::remove_dir(dir);
+    }
+    Ok(())
 }
 
 /// Keeps the roots that a verified bundle brought, if they are newer than those that are kept.
@@ -101,12 +139,20 @@ pub fn add(store: &Store, file: &[u8], fingerprint: &Fingerprint) -> Result<Vend
 ///
 /// [`StoreError`].
 pub fn save(store: &Store, vendor: &Vendor) -> Result<(), StoreError> {
-    let path = store.root().join("trust").join(vendor.root().vendor.as_str()).join("roots");
-    let bytes: Vec<u8> = vendor.envelopes().iter().flat_map(Envelope::to_bytes).collect();
+    let path = path(store, &vendor.root().vendor);
+    let bytes = bytes(vendor);
     if fs::read(&path).is_ok_and(|old| old.len() >= bytes.len()) {
         return Ok(());
     }
     store.write(&path, &bytes)
+}
+
+fn path(store: &Store, vendor: &Name) -> PathBuf {
+    store.root().join("trust").join(vendor.as_str()).join("roots")
+}
+
+fn bytes(vendor: &Vendor) -> Vec<u8> {
+    vendor.envelopes().iter().flat_map(Envelope::to_bytes).collect()
 }
 
 fn follow(chain: &[Envelope], fingerprint: &Fingerprint) -> Result<Vendor, sealift_format::Error> {

@@ -72,11 +72,11 @@ fn an_index_comes_with_its_documents_and_layers() {
     fill(&registry, &images, &blobs);
     let source = source(downloads.path(), &registry.address());
     let mut wanted = reference(&registry.address(), "docker.io/library/web", "1");
-    let (top, bytes) = source.resolve(&wanted).expect("resolve");
+    let (top, bytes) = source.resolve(&wanted, None).expect("resolve");
     assert_eq!((&top.media_type[..], top.digest, top.size), (MEDIA_INDEX, images[0].top.digest, bytes.len() as u64));
     wanted.digest = Some(top.digest);
     wanted.tag = None;
-    assert_eq!(source.resolve(&wanted).expect("by digest").1, bytes);
+    assert_eq!(source.resolve(&wanted, None).expect("by digest").1, bytes);
     for manifest in &images[0].manifests {
         for document in [&manifest.descriptor, &manifest.manifest.config] {
             let bytes = source.document(&wanted, document).expect("document");
@@ -234,7 +234,8 @@ fn what_is_not_there_is_named() {
     let images = [image(&mut blobs, "docker.io/library/web:1", &[layer(1, 1000)])];
     fill(&registry, &images, &blobs);
     let source = source(downloads.path(), &registry.address());
-    let error = source.resolve(&reference(&registry.address(), "docker.io/library/web", "2")).expect_err("no tag");
+    let error =
+        source.resolve(&reference(&registry.address(), "docker.io/library/web", "2"), None).expect_err("no tag");
     assert!(matches!(error, SourceError::Registry(PullError::NotFound { .. })), "{error:?}");
     let mut absent = layers(&images[0]);
     absent[0].digest = Digest::of(b"absent");
@@ -252,7 +253,7 @@ fn plain_http_is_not_spoken_unasked() {
     let downloads = tempfile::tempdir().expect("folder");
     fill(&registry, &[image(&mut blobs, "docker.io/library/web:1", &[layer(1, 1000)])], &blobs);
     let source = source(downloads.path(), "elsewhere.example");
-    let error = source.resolve(&reference(&registry.address(), "docker.io/library/web", "1")).expect_err("TLS");
+    let error = source.resolve(&reference(&registry.address(), "docker.io/library/web", "1"), None).expect_err("TLS");
     assert!(
         matches!(error, SourceError::Registry(PullError::Registry(RegistryError::Unreachable { .. }))),
         "{error:?}"
@@ -277,9 +278,9 @@ fn podmans_file_gives_the_password_and_another_the_authority() {
         RegistrySource::new(options).expect("source")
     };
     let source = with(Credentials::File(file), Trust::Also(registry.ca()));
-    assert_eq!(source.resolve(&wanted).expect("resolve").0.digest, images[0].top.digest);
+    assert_eq!(source.resolve(&wanted, None).expect("resolve").0.digest, images[0].top.digest);
     source.blobs(&wanted, &layers(&images[0])).expect("blobs");
-    let error = with(Credentials::None, Trust::Also(registry.ca())).resolve(&wanted).expect_err("no password");
+    let error = with(Credentials::None, Trust::Also(registry.ca())).resolve(&wanted, None).expect_err("no password");
     assert!(
         matches!(error, SourceError::Registry(PullError::Registry(RegistryError::Unauthorized { .. }))),
         "{error:?}"
@@ -320,4 +321,45 @@ fn a_chart_that_helm_pushed_comes_back() {
     let name = format!("oci://{}/docker.io/library/web:1", registry.address());
     let error = source.pull_chart(&name).expect_err("an image");
     assert!(matches!(error, PullError::NotAChart { .. }), "{error:?}");
+}
+
+#[test]
+fn a_manifest_without_an_end_is_read_to_a_limit() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = std::sync::Arc::clone(&sent);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let read = std::io::Read::read(&mut stream, &mut request).unwrap_or(0);
+            let head = String::from_utf8_lossy(&request[..read]).into_owned();
+            if !head.contains("/v2/acme/web/manifests/1 ") {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+                let _ = std::io::Write::write_all(&mut stream, answer);
+                continue;
+            }
+            let start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+            let mut more = std::io::Write::write_all(&mut stream, start);
+            // far more than the sockets of both sides hold
+            while more.is_ok() && counter.load(std::sync::atomic::Ordering::Relaxed) < 256 << 20 {
+                more = std::io::Write::write_all(&mut stream, &[b' '; 1 << 16]);
+                counter.fetch_add(1 << 16, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    });
+    let endpoint = format!("http://{address}").parse().expect("an endpoint");
+    let connection = sealift_registry::Connection::new(
+        &endpoint,
+        &address,
+        "acme/web",
+        &Trust::System,
+        sealift_registry::Proxy::Never,
+        &Credentials::None,
+    )
+    .expect("a connection");
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let error = runtime.block_on(connection.manifest("acme/web", "1")).expect_err("too much");
+    assert!(matches!(error, RegistryError::TooLarge { limit: 4_194_304, .. }), "{error}");
+    assert!(sent.load(std::sync::atomic::Ordering::Relaxed) < 128 << 20);
 }

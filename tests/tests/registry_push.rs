@@ -380,3 +380,35 @@ fn what_cannot_be_mounted_is_sent() {
         assert_eq!((report.blobs_sent, report.blobs_mounted), (6, 0));
     }
 }
+
+#[test]
+fn no_proxy_stands_between_the_importer_and_its_registry() {
+    const CHILD: &str = "SEALIFT_TEST_REGISTRY_WITHOUT_PROXY";
+    // the environment of a process is its own: the test runs itself in another one
+    if let Ok(address) = std::env::var(CHILD) {
+        let images = [image(&mut Blobs::default(), "registry.example/web:1", &[layer(1, 1000)])];
+        let answer = run(target(&format!("http://{address}")).survey(&images));
+        assert!(matches!(answer, Err(TargetError::Registry(RegistryError::Refused { .. }))), "{answer:?}");
+        return;
+    }
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy_url = format!("http://{}", proxy.local_addr().expect("an address"));
+    // an address that is not a loopback one and leads to this machine all the same
+    let address = format!("0.0.0.0:{}", registry.local_addr().expect("an address").port());
+    std::thread::spawn(move || {
+        for mut stream in registry.incoming().flatten() {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = std::io::Write::write_all(&mut stream, answer);
+        }
+    });
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--exact", "no_proxy_stands_between_the_importer_and_its_registry"]).env(CHILD, &address);
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+        child.env(name, &proxy_url);
+    }
+    let _ = sealift_tests::run_command(child.env_remove("NO_PROXY").env_remove("no_proxy")).ok();
+    proxy.set_nonblocking(true).expect("set");
+    assert!(proxy.accept().is_err(), "the proxy was asked");
+}

@@ -3,21 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use sealift_bundler::build::{self, BuildError, Built, Ingredients, ReadChart};
-use sealift_bundler::chart::Chart;
+use sealift_bundler::build::{self, BuildError, Built, Ingredients, KeyError, ReadChart, Spool};
+use sealift_bundler::chart::{Chart, ChartError};
 use sealift_bundler::collect::{self, CollectError, Collected};
 use sealift_bundler::key_file;
 use sealift_bundler::packer::PackError;
 use sealift_bundler::prove;
 use sealift_bundler::recipe::{ChartPlace, Recipe, RecipeError};
 use sealift_bundler::render::{self, Helm, Installation, RenderError, Rendering, check_images};
+use sealift_bundler::source::SourceError;
 use sealift_bundler::source::registry::{PullError, PullOptions, RegistrySource};
 use sealift_console::{Exit, Failure, Output, Table, bytes, escape};
 use sealift_format::Digest;
-use sealift_registry::{Credentials, Trust};
+use sealift_format::keys::{PublicKey, SecretKey};
+use sealift_format::trust::Vendor;
+use sealift_registry::{Credentials, RegistryError, Trust};
 use serde::Serialize;
 
 use super::{key_failure, read_root};
+
+const MISSING: &str = "paths in the recipe are relative to the recipe's folder";
 
 /// Make a bundle from a recipe
 #[derive(Debug, clap::Args)]
@@ -89,6 +94,8 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
         .map(|p| key_file::read_secret(p))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| key_failure(&e))?;
+    check_keys(&recipe, &vendor, &keys)?;
+    let spool = Spool::new(&args.out).map_err(|e| build_failure(&e))?;
     let downloads =
         tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
 
@@ -120,10 +127,34 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
 
     let bar = out.bar("packing", total);
     let parts = Ingredients { recipe: &recipe, charts: &charts, images: &images, created_at, level: args.level };
-    let built = build::build(&parts, &vendor, &keys, &args.out, &|n| bar.advance(n)).map_err(|e| build_failure(&e))?;
+    let built = build::build(&parts, &vendor, &keys, &spool, &|n| bar.advance(n)).map_err(|e| build_failure(&e))?;
     drop(bar);
     report(args, &recipe, &images, &built, checked, total, started.elapsed().as_secs_f64(), out);
     Ok(())
+}
+
+// Before anything is collected: what the finished bundle would be refused for.
+fn check_keys(recipe: &Recipe, vendor: &Vendor, keys: &[SecretKey]) -> Result<(), Failure> {
+    let root = vendor.root();
+    if *recipe.epoch > root.epoch {
+        return Err(Failure::new(
+            Exit::Recipe,
+            format!("{}: epoch is {}, the root file allows {}", recipe.place(&recipe.epoch), *recipe.epoch, root.epoch),
+        )
+        .hint("only the vendor's next root document can raise the epoch: leave it as it is"));
+    }
+    let public: Vec<PublicKey> = keys.iter().map(SecretKey::public).collect();
+    build::check_keys(root, &public, *recipe.epoch, *recipe.seq).map_err(|e| {
+        let failure = Failure::from_error(Exit::Untrusted, &e);
+        match e {
+            KeyError::Unknown { .. } => failure.hint(
+                "give a release key of this root with --key; \"sealift-bundler trust show\" lists the root's keys",
+            ),
+            KeyError::Threshold { .. } => {
+                failure.hint("give as many release keys as the root's threshold asks for, each with --key")
+            }
+        }
+    })
 }
 
 fn open_registry(
@@ -149,11 +180,14 @@ fn read_charts(recipe: &Recipe, downloads: &Path) -> Result<Vec<ReadChart>, Fail
                 let host = entry.plain_http.then(|| reference.registry.clone());
                 let pulled = open_registry(downloads, host, entry.ca.as_ref().map(|p| recipe.resolve(p)))
                     .and_then(|source| source.pull_chart(&format!("oci://{reference}")))
-                    .map_err(|e| Failure::during(Exit::Source, format!("{at}: cannot pull chart {reference}"), &e))?;
+                    .map_err(|e| {
+                        let failure = Failure::during(Exit::Source, format!("{at}: cannot pull chart {reference}"), &e);
+                        with_pull_hint(failure, &e)
+                    })?;
                 Chart::from_bytes(&reference.to_string(), pulled.archive)
             }
         };
-        let chart = chart.map_err(|e| Failure::during(Exit::Source, &at, &e))?;
+        let chart = chart.map_err(|e| chart_failure(&at, &e))?;
         charts.push(ReadChart { chart, values: entry.values.iter().map(|p| recipe.resolve(p)).collect() });
     }
     Ok(charts)
@@ -273,7 +307,44 @@ fn recipe_failure(error: &RecipeError) -> Failure {
 }
 
 fn collect_failure(error: &CollectError) -> Failure {
-    Failure::from_error(Exit::Source, error)
+    let failure = Failure::from_error(Exit::Source, error);
+    match error {
+        CollectError::Source { source, .. } => match &**source {
+            SourceError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => failure.hint(MISSING),
+            SourceError::Registry(error) => with_pull_hint(failure, error),
+            _ => failure,
+        },
+        _ => failure,
+    }
+}
+
+fn chart_failure(at: &str, error: &ChartError) -> Failure {
+    let failure = Failure::during(Exit::Source, at, error);
+    match error {
+        ChartError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => failure.hint(MISSING),
+        _ => failure,
+    }
+}
+
+fn with_pull_hint(failure: Failure, error: &PullError) -> Failure {
+    match error {
+        PullError::Registry(RegistryError::Unreachable { .. }) => failure.hint(
+            "check the name and the network; for a registry without TLS say plain_http: true beside it in the recipe, \
+             for one with its own certificate authority ca: FILE",
+        ),
+        PullError::Registry(RegistryError::Silent { .. }) => {
+            failure.hint("check the network and the registry, then build again")
+        }
+        PullError::Registry(RegistryError::Unauthorized { .. }) => {
+            failure.hint("log in with docker login or podman login, whose credentials are used")
+        }
+        PullError::Registry(
+            RegistryError::Tls { .. } | RegistryError::CaFile { .. } | RegistryError::NoCertificate { .. },
+        ) => failure.hint("ca in the recipe names a PEM file with the registry's certificate authority"),
+        PullError::NotFound { .. } | PullError::Registry(RegistryError::NotFound { .. }) => failure
+            .hint("check the name and the tag; \"from\" in the recipe takes an image from another place than its name"),
+        _ => failure,
+    }
 }
 
 fn render_failure(error: &RenderError) -> Failure {
@@ -283,15 +354,34 @@ fn render_failure(error: &RenderError) -> Failure {
 fn build_failure(error: &BuildError) -> Failure {
     let exit = match error {
         BuildError::File { .. } | BuildError::Manifest(_) => Exit::Recipe,
-        BuildError::Pack(PackError::Write(_)) | BuildError::Write { .. } => Exit::Storage,
+        BuildError::Pack(PackError::Write(_))
+        | BuildError::Write { .. }
+        | BuildError::Folder { .. }
+        | BuildError::OutputIsFolder { .. } => Exit::Storage,
         BuildError::Pack(_) => Exit::Source,
         BuildError::Signature(_) => Exit::Untrusted,
     };
     let failure = Failure::from_error(exit, error);
     match error {
+        BuildError::File { .. } => failure.hint(MISSING),
+        BuildError::Pack(PackError::Read { .. } | PackError::Changed { .. }) => failure
+            .hint("it was there a moment ago: leave the sources alone while the bundle is built, and build again"),
+        BuildError::Pack(PackError::Write(_)) | BuildError::Write { .. } => {
+            failure.hint("free some space beside the output, or choose another place with --out")
+        }
+        BuildError::Pack(PackError::Segment(_)) => failure.hint("carry fewer small files, for example as one archive"),
+        BuildError::Folder { source, path } if source.kind() == std::io::ErrorKind::NotFound => {
+            failure.hint(format!("make it with \"mkdir -p {}\", or choose another place with --out", path.display()))
+        }
+        BuildError::Folder { .. } => {
+            failure.hint("the bundle grows beside its final place: choose a folder that you may write with --out")
+        }
+        BuildError::OutputIsFolder { path } => {
+            failure.hint(format!("name a file in it, for example --out {}", path.join("bundle.sealift").display()))
+        }
+        BuildError::Manifest(_) => failure.hint("mend the recipe"),
         BuildError::Signature(_) => {
             failure.hint("give as many release keys as the root's threshold asks for, each with --key")
         }
-        _ => failure,
     }
 }

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use sealift_console::{Exit, Failure, Output, Table, bytes};
+use sealift_console::{Failure, Output, Table, bytes};
 use sealift_format::limits::Limits;
 use sealift_format::manifest::Manifest;
 use sealift_format::reader::{BundleReader, Want};
 use sealift_format::trust::TrustStore;
 
-use super::{read_root, refused};
+use super::{read_root, refused, unreadable};
 
 /// Show what a bundle holds (reads its seal only)
 #[derive(Debug, clap::Args)]
@@ -26,15 +26,14 @@ pub(crate) fn run(args: &InspectArgs, out: &Output) -> Result<(), Failure> {
     let mut trust = TrustStore::default();
     trust.add(read_root(&args.root)?);
     let path = &args.bundle;
-    let unreadable = |e: &std::io::Error| Failure::during(Exit::Medium, format!("cannot read {}", path.display()), e);
-    let mut file = File::open(path).map_err(|e| unreadable(&e))?;
+    let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
     let mut reader = BundleReader::new(&trust, Limits::default());
     while reader.manifest().is_none() {
         let Want::Bytes(n) = reader.want() else { unreachable!("a seal comes first") };
         let mut piece = vec![0; n];
         file.read_exact(&mut piece).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => refused(path, &sealift_format::Error::NotABundle("it is too short")),
-            _ => unreadable(&e),
+            _ => unreadable(path, &e),
         })?;
         reader.feed(&piece).map_err(|e| refused(path, &e))?;
     }

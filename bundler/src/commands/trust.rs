@@ -1,6 +1,6 @@
 //! `trust`: makes and shows the vendor's root document.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -78,7 +78,10 @@ pub(crate) fn run(command: &TrustCommand, out: &Output) -> Result<(), Failure> {
 }
 
 fn create(args: &CreateArgs, out: &Output) -> Result<(), Failure> {
-    let vendor = Name::new(&args.vendor).map_err(|e| Failure::during(Exit::Usage, "--vendor", &e))?;
+    let vendor = Name::new(&args.vendor).map_err(|e| {
+        Failure::during(Exit::Usage, "--vendor", &e)
+            .hint("1 to 64 of a-z 0-9 . _ - are allowed, first a letter or digit")
+    })?;
     let secrets = args
         .root_keys
         .iter()
@@ -109,15 +112,24 @@ fn create(args: &CreateArgs, out: &Output) -> Result<(), Failure> {
     let body = document.to_bytes();
     let signatures = secrets.iter().map(|s| s.sign(DocumentKind::Root.payload_type(), &body)).collect();
     let envelope = Envelope::new(DocumentKind::Root, body, signatures);
-    let vendor = Vendor::first(&envelope, &Fingerprint::of(&Digest::of(&envelope.body)))
-        .map_err(|e| Failure::during(Exit::Usage, "these keys make no valid root", &e))?;
+    let vendor = Vendor::first(&envelope, &Fingerprint::of(&Digest::of(&envelope.body))).map_err(|e| {
+        Failure::during(Exit::Usage, "these keys make no valid root", &e)
+            .hint("a key has one role, and a threshold is 1 to the number of keys of its role")
+    })?;
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(&args.out)
         .and_then(|mut file| file.write_all(&envelope.to_bytes()))
         .map_err(|e| {
-            Failure::during(Exit::Storage, format!("cannot write the root file {}", args.out.display()), &e)
+            let failure =
+                Failure::during(Exit::Storage, format!("cannot write the root file {}", args.out.display()), &e);
+            match e.kind() {
+                ErrorKind::AlreadyExists => {
+                    failure.hint("a root file is never replaced: choose another name with --out")
+                }
+                _ => failure.hint("choose a file in a folder that is there and that you may write with --out"),
+            }
         })?;
     out.note(format!(
         "root file written to {}; give its fingerprint to your customers by another way than the bundle:",

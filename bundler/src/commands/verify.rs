@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use sealift_console::{Exit, Failure, Output, bytes};
+use sealift_console::{Failure, Output, bytes};
 use sealift_format::drive::{self, Discard, DriveError, Source};
 use sealift_format::reader::BundleReader;
 use sealift_format::trust::TrustStore;
 use sealift_format::{Digest, Limits};
 use serde::Serialize;
 
-use super::{read_root, refused};
+use super::{read_root, refused, unreadable};
 
 /// Check every signature and digest of a bundle
 #[derive(Debug, clap::Args)]
@@ -46,12 +46,11 @@ pub(crate) fn run(args: &VerifyArgs, out: &Output) -> Result<(), Failure> {
     let mut trust = TrustStore::default();
     trust.add(read_root(&args.root)?);
     let path = &args.bundle;
-    let unreadable = |e: &std::io::Error| Failure::during(Exit::Medium, format!("cannot read {}", path.display()), e);
-    let file = File::open(path).map_err(|e| unreadable(&e))?;
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     let mut reader = BundleReader::new(&trust, Limits::default());
     drive::drive(&mut reader, &mut Plain(file), &mut Discard).map_err(|e| match e {
         DriveError::Refused(error) => refused(path, &error),
-        DriveError::Read { source, .. } => unreadable(&source),
+        DriveError::Read { source, .. } => unreadable(path, &source),
         DriveError::Sink(never) => match never {},
     })?;
     let manifest = reader.manifest().expect("a bundle that was read has a manifest");

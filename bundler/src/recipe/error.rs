@@ -24,6 +24,14 @@ pub enum RecipeError {
         /// Most bytes that are read.
         limit: u64,
     },
+    /// The file is not text.
+    #[error("{}: byte {offset} is not UTF-8; a recipe is UTF-8 text", file.display())]
+    Encoding {
+        /// The recipe.
+        file: PathBuf,
+        /// Offset of the first byte that is not, from 0.
+        offset: usize,
+    },
     /// The text breaks a rule.
     #[error("{}:{line}:{column}: {message}", file.display())]
     Invalid {

@@ -38,6 +38,8 @@ epoch: 2
 seq: 17
 created_at: 1760000000
 platforms: [linux/amd64, linux/arm64]
+min_importer: 0.1.0
+security_update: true
 kube_version: v1.34.0
 charts:
   - release: shop
@@ -64,11 +66,13 @@ tools: {helm: {linux/amd64: bin/helm}}
 ",
     )
     .expect("a full recipe");
+    assert_eq!(recipe.min_importer.as_ref().expect("a version").to_string(), "0.1.0");
+    assert!(recipe.security_update);
     assert_eq!(recipe.charts[0].chart.to_string(), "./charts/shop");
     assert_eq!(recipe.charts[1].chart.to_string(), "oci://registry.example/charts/db:1.2.3");
     let from = recipe.images[1].from.as_ref().expect("a place");
     assert_eq!(**from, "docker-archive:app.tar:acme/app:1".parse::<ImageFrom>().expect("a place"));
-    assert_eq!(recipe.place(from), "folder/sealift.yaml:21:11");
+    assert_eq!(recipe.place(from), "folder/sealift.yaml:23:11");
     assert_eq!(recipe.resolve(Path::new("NOTES.md")), Path::new("folder/NOTES.md"));
     assert_eq!(recipe.created_at(Some("1")).expect("a time"), 1_760_000_000);
     assert_eq!(recipe.tools.helm.len(), 1);
@@ -97,6 +101,10 @@ fn points_at_a_wrong_value() {
         ("epoch: -1\n", (5, 8), "number"),
         ("epoch: 0\n", (5, 8), "1 to 9007199254740991"),
         ("platforms: [linux]\n", (5, 13), "linux/amd64"),
+        ("platforms: []\n", (5, 12), "platforms is empty"),
+        ("images:\n  - name: web:1\n    platforms: []\n", (7, 16), "platforms is empty"),
+        ("min_importer: v1\n", (5, 15), "SemVer"),
+        ("security_update: perhaps\n", (5, 18), "true or false"),
         ("platforms: [linux/amd64, linux/amd64]\n", (5, 26), "twice"),
         ("kube_version: latest\n", (5, 15), "1.34"),
         ("charts:\n  - release: A\n    chart: x\n    namespace: n\n", (6, 14), "release name"),
@@ -150,6 +158,15 @@ fn refuses_bombs_and_broken_text() {
     }
     let long = format!("{HEAD}#{}\n", "x".repeat(1 << 20));
     assert!(matches!(parse(&long), Err(RecipeError::TooLarge { .. })));
+}
+
+#[test]
+fn says_which_byte_is_no_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("sealift.yaml");
+    std::fs::write(&file, b"vendor: \xff\xfe\n").expect("written");
+    let error = Recipe::read(&file).expect_err("no text");
+    assert!(matches!(error, RecipeError::Encoding { offset: 8, .. }), "{error}");
 }
 
 #[test]

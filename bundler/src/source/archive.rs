@@ -20,16 +20,15 @@ const MAX_NAME: usize = 1024;
 /// Headers and their extensions (long names, PAX records) of one entry, in bytes.
 const MAX_HEADERS: u64 = 1 << 20;
 
-/// Opens a tar of an OCI image layout. `name` is as for [`OciLayout::open`]; a `manifest.json` in
-/// it (`docker save`) must tell of the same images.
+/// Opens a tar of an OCI image layout. A `manifest.json` in it (`docker save`) must tell of the same images.
 ///
 /// # Errors
 ///
 /// [`SourceError`] if the file cannot be read, is compressed, is no sound archive or no layout.
-pub fn open(path: &Path, name: Option<&str>) -> Result<OciLayout, SourceError> {
+pub fn open(path: &Path) -> Result<OciLayout, SourceError> {
     let files = TarFiles::open(path, format!("oci-archive:{}", path.display()))?;
     let docker = docker_archive::read_manifest(&files)?;
-    let layout = OciLayout::over(Box::new(files), name)?;
+    let layout = OciLayout::over(Box::new(files))?;
     if let Some(docker) = docker {
         docker_archive::compare_views(&layout, &docker)?;
     }

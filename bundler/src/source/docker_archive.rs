@@ -21,14 +21,13 @@ use super::{ImageSource, Place, Reference, SourceBlob, SourceError};
 const MEDIA_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const MAX_IMAGES: usize = 10_000;
 
-/// Opens what `docker save` wrote. `name` is the image to take; without it, the one with the
-/// reference's name, or the only one.
+/// Opens what `docker save` wrote.
 ///
 /// # Errors
 ///
 /// [`SourceError::ViewsDiffer`] if the file describes its images twice and differently; otherwise
 /// as for [`super::archive::open`].
-pub fn open(path: &Path, name: Option<&str>) -> Result<Box<dyn ImageSource>, SourceError> {
+pub fn open(path: &Path) -> Result<Box<dyn ImageSource>, SourceError> {
     let files = TarFiles::open(path, format!("docker-archive:{}", path.display()))?;
     let Some(images) = read_manifest(&files)? else {
         return Err(SourceError::WrongKind {
@@ -38,11 +37,11 @@ pub fn open(path: &Path, name: Option<&str>) -> Result<Box<dyn ImageSource>, Sou
         });
     };
     if files.entry("index.json").is_some() {
-        let layout = OciLayout::over(Box::new(files), name)?;
+        let layout = OciLayout::over(Box::new(files))?;
         compare_views(&layout, &images)?;
         return Ok(Box::new(layout));
     }
-    Ok(Box::new(LegacyArchive { files, images, name: name.map(ToString::to_string), made: RefCell::default() }))
+    Ok(Box::new(LegacyArchive { files, images, made: RefCell::default() }))
 }
 
 /// An image as `manifest.json` describes it.
@@ -166,29 +165,26 @@ fn content_paths(files: &dyn LayoutFiles, image: &LayoutImage) -> Result<Vec<(St
 struct LegacyArchive {
     files: TarFiles,
     images: Vec<DockerImage>,
-    name: Option<String>,
     made: RefCell<BTreeMap<Digest, SourceBlob>>,
 }
 
 impl LegacyArchive {
-    fn choose(&self, reference: &Reference) -> Result<&DockerImage, SourceError> {
-        let wanted = match &self.name {
+    fn choose(&self, reference: &Reference, name: Option<&str>) -> Result<&DockerImage, SourceError> {
+        let wanted = match name {
             Some(name) => name.parse().ok(),
             None => Some(reference.clone()),
         };
         let named = |image: &&DockerImage| {
-            let is = |name: &String| {
-                self.name.as_ref() == Some(name) || wanted.as_ref().is_some_and(|w| is_name_of(name, w))
-            };
+            let is = |one: &String| name == Some(one.as_str()) || wanted.as_ref().is_some_and(|w| is_name_of(one, w));
             image.names().iter().any(is)
         };
-        let only = match (self.images.as_slice(), &self.name) {
+        let only = match (self.images.as_slice(), name) {
             ([only], None) => Some(only),
             _ => None,
         };
         self.images.iter().find(named).or(only).ok_or_else(|| SourceError::NoImage {
             place: self.files.place().to_string(),
-            wanted: self.name.clone().unwrap_or_else(|| reference.to_string()),
+            wanted: name.map_or_else(|| reference.to_string(), ToString::to_string),
             present: self.images.iter().flat_map(|image| image.names().to_vec()).collect(),
         })
     }
@@ -295,8 +291,8 @@ impl ImageSource for LegacyArchive {
         true
     }
 
-    fn resolve(&self, reference: &Reference) -> Result<(Descriptor, Vec<u8>), SourceError> {
-        self.make(self.choose(reference)?)
+    fn resolve(&self, reference: &Reference, name: Option<&str>) -> Result<(Descriptor, Vec<u8>), SourceError> {
+        self.make(self.choose(reference, name)?)
     }
 
     fn document(&self, _: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, SourceError> {

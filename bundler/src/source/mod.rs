@@ -71,10 +71,13 @@ pub trait ImageSource {
 
     /// The descriptor of what a tag or digest names here, and the bytes of that document.
     ///
+    /// `name` is what an archive or layout calls the image, if the recipe says so; without it, the
+    /// image with the reference's name is taken, or the only one. A registry has no use for it.
+    ///
     /// # Errors
     ///
     /// If it is not there or cannot be read; the text names the place.
-    fn resolve(&self, reference: &Reference) -> Result<(Descriptor, Vec<u8>), SourceError>;
+    fn resolve(&self, reference: &Reference, name: Option<&str>) -> Result<(Descriptor, Vec<u8>), SourceError>;
 
     /// The bytes of a small document (index, manifest, config), checked against the descriptor.
     ///

@@ -87,7 +87,6 @@ pub(crate) fn blob_name(digest: &Digest) -> String {
 /// An OCI image layout.
 pub struct OciLayout {
     files: Box<dyn LayoutFiles>,
-    name: Option<String>,
     images: Vec<LayoutImage>,
 }
 
@@ -100,18 +99,17 @@ pub(crate) struct LayoutImage {
 }
 
 impl OciLayout {
-    /// Opens a folder that is a layout. `name` is the name or tag to take; without it, the image
-    /// whose name or tag the reference has, or the only one.
+    /// Opens a folder that is a layout.
     ///
     /// # Errors
     ///
     /// [`SourceError::WrongKind`] if the folder is no layout, and what reading it fails with.
-    pub fn open(path: &Path, name: Option<&str>) -> Result<Self, SourceError> {
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
         let files = Folder { path: path.to_path_buf(), place: format!("oci:{}", path.display()) };
-        Self::over(Box::new(files), name)
+        Self::over(Box::new(files))
     }
 
-    pub(crate) fn over(files: Box<dyn LayoutFiles>, name: Option<&str>) -> Result<Self, SourceError> {
+    pub(crate) fn over(files: Box<dyn LayoutFiles>) -> Result<Self, SourceError> {
         let wrong = |reason: String| SourceError::WrongKind {
             place: files.place().to_string(),
             expected: "an OCI image layout",
@@ -128,7 +126,7 @@ impl OciLayout {
             return Err(wrong("there is no file index.json in it".to_string()));
         };
         let images = read_index(files.place(), &index)?;
-        Ok(Self { files, name: name.map(ToString::to_string), images })
+        Ok(Self { files, images })
     }
 
     pub(crate) fn images(&self) -> &[LayoutImage] {
@@ -139,9 +137,10 @@ impl OciLayout {
         &*self.files
     }
 
-    fn choose(&self, reference: &Reference) -> Result<&LayoutImage, SourceError> {
-        let wanted = self.name.clone().unwrap_or_else(|| reference.to_string());
-        let found: Vec<&LayoutImage> = match &self.name {
+    // A name is the whole name or the tag; without one the reference's is looked for, or the only image taken.
+    fn choose(&self, reference: &Reference, name: Option<&str>) -> Result<&LayoutImage, SourceError> {
+        let wanted = name.map_or_else(|| reference.to_string(), ToString::to_string);
+        let found: Vec<&LayoutImage> = match name {
             Some(name) => self.matching(|image| is_called(image, name)),
             None => {
                 let full = self.matching(|image| image.names.iter().any(|n| is_name_of(n, reference)));
@@ -172,8 +171,8 @@ impl OciLayout {
 }
 
 impl ImageSource for OciLayout {
-    fn resolve(&self, reference: &Reference) -> Result<(Descriptor, Vec<u8>), SourceError> {
-        let image = self.choose(reference)?;
+    fn resolve(&self, reference: &Reference, name: Option<&str>) -> Result<(Descriptor, Vec<u8>), SourceError> {
+        let image = self.choose(reference, name)?;
         let bytes = read_document(&*self.files, &image.descriptor)?;
         Ok((image.descriptor.clone(), bytes))
     }

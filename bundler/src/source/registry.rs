@@ -14,7 +14,7 @@ use sealift_format::oci::{
     Descriptor, ImageDocument, ImageManifest, MAX_DOCUMENT, MEDIA_DOCKER_LIST, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX,
     MEDIA_MANIFEST, OciError,
 };
-use sealift_registry::{Connection, Credentials, Endpoint, RegistryError, Trust};
+use sealift_registry::{Connection, Credentials, Endpoint, Proxy, RegistryError, Trust};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -307,6 +307,7 @@ impl RegistrySource {
             &reference.registry,
             &reference.repository,
             &self.options.trust,
+            Proxy::Environment,
             &self.options.credentials,
         )?;
         connections.insert(key, connection.clone());
@@ -315,7 +316,7 @@ impl RegistrySource {
 }
 
 impl ImageSource for RegistrySource {
-    fn resolve(&self, reference: &Reference) -> Result<(Descriptor, Vec<u8>), SourceError> {
+    fn resolve(&self, reference: &Reference, _: Option<&str>) -> Result<(Descriptor, Vec<u8>), SourceError> {
         Ok(self.top(reference)?)
     }
 

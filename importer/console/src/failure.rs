@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::output::{Output, OutputArgs, escape};
+use crate::output::{Output, OutputArgs, escape, is_json_printed, print, say};
 
 /// Exit codes. One for each thing that a script treats differently; the README lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,19 +96,21 @@ impl Failure {
     }
 
     fn report(&self, args: OutputArgs) {
-        if args.json {
+        // a result that was printed says what is wrong: one document is what a script reads
+        if args.json && !is_json_printed() {
             let document = serde_json::json!({"error": {
                 "exit_code": self.exit as u8,
                 "kind": format!("{:?}", self.exit).to_lowercase(),
                 "message": self.message,
                 "hints": self.hints,
             }});
-            println!("{document}");
+            // the exit code says the same to a reader who cannot be reached
+            let _ = print(&document.to_string());
         }
         let red = if args.colors() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        eprintln!("{}error{}: {}", red.0, red.1, escape(&self.message));
+        say(&format!("{}error{}: {}", red.0, red.1, escape(&self.message)));
         for hint in &self.hints {
-            eprintln!("  help: {}", escape(hint));
+            say(&format!("  help: {}", escape(hint)));
         }
     }
 }
@@ -133,7 +135,15 @@ pub fn run<C: Parser>(
 ) -> ExitCode {
     let parsed = C::parse();
     let args = output(&parsed);
-    match command(parsed, &Output::new(args)) {
+    let out = Output::new(args);
+    let result = command(parsed, &out).and_then(|()| match out.unwritten() {
+        None => Ok(()),
+        Some(error) => {
+            Err(Failure::during(Exit::Storage, "the command is done, but its result cannot be written", error)
+                .hint("free some space where stdout goes"))
+        }
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report(args);

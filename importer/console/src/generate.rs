@@ -6,6 +6,7 @@ use clap::Command;
 use clap_complete::Shell;
 
 use crate::failure::{Exit, Failure};
+use crate::output::Output;
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
@@ -16,9 +17,11 @@ pub struct CompletionsArgs {
 
 impl CompletionsArgs {
     /// Prints the script on stdout.
-    pub fn run(&self, mut command: Command) {
+    pub fn run(&self, mut command: Command, out: &Output) {
         let name = command.get_name().to_string();
-        clap_complete::generate(self.shell, &mut command, name, &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, name, &mut script);
+        out.text(&String::from_utf8_lossy(&script));
     }
 }
 
@@ -40,6 +43,7 @@ impl ManArgs {
             .and_then(|()| clap_mangen::generate_to(command, &self.directory))
             .map_err(|e| {
                 Failure::during(Exit::Storage, format!("cannot write man pages to {}", self.directory.display()), &e)
+                    .hint("name a directory that you may write, or one that can be made")
             })
     }
 }

@@ -10,5 +10,5 @@ mod progress;
 
 pub use failure::{Exit, Failure, run};
 pub use generate::{CompletionsArgs, ManArgs};
-pub use output::{Output, OutputArgs, Table, bytes, escape};
+pub use output::{Output, OutputArgs, Table, bytes, escape, escape_line};
 pub use progress::Bar;

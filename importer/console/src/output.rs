@@ -1,11 +1,16 @@
 //! Where text goes: results to stdout (as text or as one JSON document), the rest to stderr.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 use crate::progress::Bar;
+
+/// Whether a JSON document is on stdout already: there is never a second one.
+static JSON_PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// How a program talks.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -21,7 +26,7 @@ pub struct OutputArgs {
 impl OutputArgs {
     pub(crate) fn colors(self) -> bool {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        wanted && std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        wanted && io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
     }
 }
 
@@ -29,11 +34,12 @@ impl OutputArgs {
 #[derive(Debug)]
 pub struct Output {
     args: OutputArgs,
+    unwritten: OnceLock<io::Error>,
 }
 
 impl Output {
     pub(crate) fn new(args: OutputArgs) -> Self {
-        Self { args }
+        Self { args, unwritten: OnceLock::new() }
     }
 
     /// Whether results are JSON.
@@ -45,21 +51,37 @@ impl Output {
     /// Prints a result: `value` with `--json`, otherwise the text that `human` makes.
     pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
         let text = if self.args.json {
+            JSON_PRINTED.store(true, Ordering::Relaxed);
             serde_json::to_string_pretty(value).expect("results have string keys and finite numbers")
         } else {
             human()
         };
+        self.text(&text);
+    }
+
+    /// Prints text that is the same with and without `--json`, and a line end after it.
+    ///
+    /// If it cannot be written, [`run`](crate::run) makes a failure of that once the command has ended.
+    pub fn text(&self, text: &str) {
         let text = text.trim_end();
-        if !text.is_empty() {
-            // a closed pipe is the reader's choice, not our failure
-            let _ = writeln!(std::io::stdout(), "{text}");
+        if text.is_empty() {
+            return;
         }
+        if let Err(error) = print(text) {
+            // only the first is reported
+            let _ = self.unwritten.set(error);
+        }
+    }
+
+    /// Why a result could not be written, if one could not.
+    pub(crate) fn unwritten(&self) -> Option<&io::Error> {
+        self.unwritten.get()
     }
 
     /// Says something beside the result; silent with `--quiet`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.args.quiet {
-            eprintln!("{}", text.as_ref());
+            say(text.as_ref());
         }
     }
 
@@ -67,7 +89,7 @@ impl Output {
     pub fn warn(&self, text: impl AsRef<str>) {
         if !self.args.quiet {
             let (on, off) = if self.args.colors() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
-            eprintln!("{on}warning{off}: {}", text.as_ref());
+            say(&format!("{on}warning{off}: {}", text.as_ref()));
         }
     }
 
@@ -76,6 +98,25 @@ impl Output {
     pub fn bar(&self, label: &str, total: u64) -> Bar {
         Bar::new(label, total, self.args.quiet)
     }
+}
+
+/// Writes a line to stdout. A closed pipe is the reader's choice, not a failure.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes a line to stderr; there is nowhere to say that it did not work.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a result was printed as JSON.
+pub(crate) fn is_json_printed() -> bool {
+    JSON_PRINTED.load(Ordering::Relaxed)
 }
 
 /// Makes text from a bundle, a chart or a server fit for a terminal: control characters, bidirectional
@@ -97,6 +138,12 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// The same for a value that stands in one line: line ends and tabs become escapes too.
+#[must_use]
+pub fn escape_line(text: &str) -> String {
+    escape(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 /// A number of bytes for people: `999 B`, `12.3 MB` (10^6).
@@ -160,6 +207,7 @@ mod tests {
     fn nothing_reaches_the_terminal_raw() {
         assert_eq!(escape("a\x1b[31mb\rc\u{202e}d\u{200b}\x07\x7f"), "a\\x1b[31mb\\x0dc\\u{202e}d\\u{200b}\\x07\\x7f");
         assert_eq!(escape("größe 数"), "größe 数");
+        assert_eq!(escape_line("a\nb\tc\x1b"), "a\\nb\\tc\\x1b");
     }
 
     #[test]

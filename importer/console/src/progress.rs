@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::bytes;
+use crate::output::{bytes, say};
 
 /// Progress of one piece of work. May be advanced from several threads.
 #[derive(Debug)]
@@ -62,13 +62,13 @@ impl Bar {
                     *last = Instant::now();
                     let rate = done as f64 / self.started.elapsed().as_secs_f64();
                     let left = self.total.saturating_sub(done) as f64 / rate.max(1.0);
-                    eprintln!(
+                    say(&format!(
                         "{}: {} of {}, {}/s, {left:.0} s left",
                         self.label,
                         bytes(done),
                         bytes(self.total),
                         bytes(rate as u64)
-                    );
+                    ));
                 }
             }
         }
@@ -78,8 +78,8 @@ impl Bar {
     pub fn line(&self, text: &str) {
         match &self.face {
             Face::Silent => {}
-            Face::Drawn(bar) => bar.suspend(|| eprintln!("{text}")),
-            Face::Lines(_) => eprintln!("{text}"),
+            Face::Drawn(bar) => bar.suspend(|| say(text)),
+            Face::Lines(_) => say(text),
         }
     }
 }

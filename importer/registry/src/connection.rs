@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-};
+use oci_client::errors::{DigestError, OciDistributionError};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
 use sealift_format::Digest;
+use sealift_format::oci::MAX_DOCUMENT;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -40,6 +39,16 @@ pub enum Trust {
     Only(PathBuf),
 }
 
+/// Whether the way to a registry may lead through a proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// Never, whatever the environment says: the registry is on this site.
+    #[default]
+    Never,
+    /// As `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; never to this machine.
+    Environment,
+}
+
 /// Makes `ring` the cryptography of every TLS connection of this process. May be called again.
 pub fn install_crypto() {
     // an error says that there is one already, which is as good
@@ -62,6 +71,7 @@ struct Inner {
     bare: Client,
     auth: RegistryAuth,
     trust: Trust,
+    proxy: Proxy,
     login: OnceCell<Login>,
 }
 
@@ -96,16 +106,18 @@ impl Connection {
         name: &str,
         path: &str,
         trust: &Trust,
+        proxy: Proxy,
         credentials: &Credentials,
     ) -> Result<Self, RegistryError> {
         let auth = credentials.find(name, path)?;
         install_crypto();
         let inner = Inner {
             endpoint: endpoint.clone(),
-            client: client(endpoint, trust)?,
-            bare: client(endpoint, trust)?,
+            client: client(endpoint, trust, proxy)?,
+            bare: client(endpoint, trust, proxy)?,
             auth,
             trust: trust.clone(),
+            proxy,
             login: OnceCell::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -193,25 +205,21 @@ impl Connection {
     }
 
     /// The bytes of the index or manifest that a tag or digest stands for; `None` if it is not
-    /// there. Bytes got by digest have been checked.
+    /// there. Bytes got by digest have been checked. At most 4 MiB are read.
     ///
     /// # Errors
     ///
-    /// [`RegistryError`] if the registry gives no answer that can be used.
+    /// [`RegistryError::TooLarge`], or [`RegistryError`] if the registry gives no answer that can be used.
     pub async fn manifest(&self, repository: &str, name: &str) -> Result<Option<Vec<u8>>, RegistryError> {
-        let accept = [
-            OCI_IMAGE_INDEX_MEDIA_TYPE,
-            IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-            OCI_IMAGE_MEDIA_TYPE,
-            IMAGE_MANIFEST_MEDIA_TYPE,
-        ];
-        let reference = self.reference(repository, name);
-        self.check(repository).await?;
-        let Inner { client, auth, .. } = &*self.inner;
+        let reference = self.reference(repository, "");
+        let client = self.client(repository).await?;
         let step = self.step(repository, "read a manifest from");
-        let answer = answering(step, || client.pull_manifest_raw(&reference, auth, &accept)).await;
-        let Some((bytes, _)) = absent_as(None, answer.map(Some))? else {
+        let answer = answering(step, || read_document(client, &reference, name)).await;
+        let Some(bytes) = absent_as(None, answer.map(Some))? else {
             return Ok(None);
+        };
+        let Some(bytes) = bytes else {
+            return Err(step.too_large(MAX_DOCUMENT as u64));
         };
         if let Ok(digest) = name.parse::<Digest>() {
             let found = Digest::of(&bytes);
@@ -219,7 +227,7 @@ impl Connection {
                 return Err(self.step(repository, "read").mismatch(&digest, format!("{found} was sent")));
             }
         }
-        Ok(Some(bytes.into()))
+        Ok(Some(bytes))
     }
 
     /// Writes an index or manifest under a tag or its digest, as these bytes.
@@ -282,11 +290,11 @@ impl Connection {
     /// A client with a token for two repositories, which mounting takes. The registry client asks
     /// for one repository only, but what it is told to be the repository may name another scope.
     async fn client_for_both(&self, repository: &str, from: &str) -> Result<Client, RegistryError> {
-        let Inner { endpoint, client: asking, auth, trust, .. } = &*self.inner;
+        let Inner { endpoint, client: asking, auth, trust, proxy, .. } = &*self.inner;
         let both = self.reference(&format!("{repository}:pull,push repository:{from}"), "");
         let step = self.step(repository, "log in for");
         let token = answering(step, || asking.auth(&both, auth, RegistryOperation::Push)).await?;
-        let client = client(endpoint, trust)?;
+        let client = client(endpoint, trust, *proxy)?;
         if let Some(token) = token {
             client.store_auth_if_needed(endpoint.host(), &RegistryAuth::Bearer(token)).await;
         }
@@ -338,6 +346,36 @@ pub(crate) async fn pause(failures: u32) {
     tokio::time::sleep(Duration::from_millis(500 * 3_u64.pow(failures - 1))).await;
 }
 
+/// Reads an index or manifest; `None` if it is larger than any that is used.
+///
+/// The registry client reads documents whole, however large, and blobs piece by piece: dots lead from the
+/// address of a blob to that of a document. It compares the digest with that address in the end, in vain.
+async fn read_document(
+    client: &Client,
+    reference: &Reference,
+    name: &str,
+) -> Result<Option<Vec<u8>>, OciDistributionError> {
+    let address = format!("sha256:0/../../manifests/{name}");
+    let mut stream = client.pull_blob_stream(reference, address.as_str()).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.next().await {
+        match piece {
+            Ok(piece) if bytes.len() + piece.len() > MAX_DOCUMENT => return Ok(None),
+            Ok(piece) => bytes.extend_from_slice(&piece),
+            Err(e) if e.get_ref().is_some_and(|inner| inner.is::<DigestError>()) => break,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let stated = stream.digest_header_value.as_ref().and_then(|text| text.parse::<Digest>().ok());
+    match stated.filter(|stated| *stated != Digest::of(&bytes)) {
+        None => Ok(Some(bytes)),
+        Some(stated) => Err(OciDistributionError::DigestError(DigestError::VerificationError {
+            expected: stated.to_string(),
+            actual: Digest::of(&bytes).to_string(),
+        })),
+    }
+}
+
 fn absent_as<T>(absent: T, answer: Result<T, RegistryError>) -> Result<T, RegistryError> {
     match answer {
         Err(RegistryError::Refused { status: Some(404), .. }) => Ok(absent),
@@ -345,7 +383,7 @@ fn absent_as<T>(absent: T, answer: Result<T, RegistryError>) -> Result<T, Regist
     }
 }
 
-fn client(endpoint: &Endpoint, trust: &Trust) -> Result<Client, RegistryError> {
+fn client(endpoint: &Endpoint, trust: &Trust, proxy: Proxy) -> Result<Client, RegistryError> {
     let mut config = ClientConfig {
         protocol: if endpoint.plain_http() { ClientProtocol::Http } else { ClientProtocol::Https },
         use_monolithic_push: true,
@@ -360,10 +398,11 @@ fn client(endpoint: &Endpoint, trust: &Trust) -> Result<Client, RegistryError> {
         Trust::Also(path) => config.extra_root_certificates = vec![pem(read_certificates(path)?)],
         Trust::Only(path) => config.tls_certs_only = vec![pem(read_certificates(path)?)],
     }
-    if endpoint.loopback() {
-        // a proxy that the environment names is not for this machine; setting one is the way to have none
+    if proxy == Proxy::Never || endpoint.loopback() {
+        // setting one that is for no host is the way to have none, whatever the environment names;
+        // "*" stands for every name, and not for addresses
         config.http_proxy = Some(endpoint.url());
-        config.no_proxy = Some("*,127.0.0.0/8,::1".to_string());
+        config.no_proxy = Some("*,0.0.0.0/0,::/0".to_string());
     }
     Client::try_from(config).map_err(|e| RegistryError::Tls { registry: endpoint.to_string(), source: Box::new(e) })
 }

@@ -135,6 +135,18 @@ pub enum RegistryError {
         /// The client's error.
         source: Box<OciDistributionError>,
     },
+    /// An index or manifest is larger than any that is used.
+    #[error("{registry} sent more than {limit} bytes when asked to {step} {repository}")]
+    TooLarge {
+        /// The registry.
+        registry: String,
+        /// The repository.
+        repository: String,
+        /// What was being done.
+        step: &'static str,
+        /// The limit, in bytes.
+        limit: u64,
+    },
     /// The registry does not have it.
     #[error("{registry} does not have {name} in {repository}")]
     NotFound {
@@ -221,6 +233,15 @@ impl Step<'_> {
             repository: self.repository.to_string(),
             step: self.step,
             seconds,
+        }
+    }
+
+    pub(crate) fn too_large(self, limit: u64) -> RegistryError {
+        RegistryError::TooLarge {
+            registry: self.registry.to_string(),
+            repository: self.repository.to_string(),
+            step: self.step,
+            limit,
         }
     }
 

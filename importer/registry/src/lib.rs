@@ -12,7 +12,7 @@ mod endpoint;
 mod error;
 mod upload;
 
-pub use connection::{Connection, Trust, install_crypto};
+pub use connection::{Connection, Proxy, Trust, install_crypto};
 pub use credentials::Credentials;
 pub use download::Downloaded;
 pub use endpoint::Endpoint;

@@ -1,9 +1,13 @@
 //! Verifies a bundle without keeping anything: one pass, at most 64 MiB of memory.
+//!
+//! The segment goes into a temporary file that has no name, so that the documents in it can be looked at
+//! when the index is known, without reading the medium again.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use sealift_format::drive::{self, DriveError, Sink};
@@ -11,13 +15,14 @@ use sealift_format::index::Index;
 use sealift_format::manifest::{Blob, Manifest};
 use sealift_format::reader::{BundleReader, Part};
 use sealift_format::trust::{TrustStore, Vendor, Verified};
-use sealift_format::{Digest, Limits};
+use sealift_format::{Hasher, Limits};
 
 use super::content::{BundleContent, PackPlace};
 use super::images::{self, ContentError};
 use super::intake::IntakeError;
 use super::medium::Medium;
 use crate::image::Content as _;
+use crate::store::StoreError;
 
 /// What a bundle turned out to be.
 #[derive(Debug)]
@@ -39,7 +44,8 @@ pub struct Checked {
 ///
 /// # Errors
 ///
-/// [`IntakeError::Refused`], [`IntakeError::Content`] or [`IntakeError::Read`].
+/// [`IntakeError::Refused`], [`IntakeError::Content`], [`IntakeError::Read`], also if the medium gives other
+/// bytes the second time, and [`IntakeError::Store`] if the temporary file fails.
 pub fn check(
     medium: &mut Medium,
     trust: &TrustStore,
@@ -47,40 +53,79 @@ pub fn check(
     advance: &dyn Fn(u64),
 ) -> Result<Checked, IntakeError<Infallible>> {
     let mut reader = BundleReader::new(trust, Limits::default());
-    let pipe = medium.file().is_none();
-    let mut looker =
-        Looker { advance, manifest: None, index: Vec::new(), segment: Vec::new(), pipe, places: Vec::new(), at: 0 };
+    let segment = tempfile::tempfile().map_err(temporary)?;
+    let mut looker = Looker { advance, manifest: None, index: Vec::new(), segment, places: Vec::new(), at: 0 };
     drive::drive(&mut reader, medium, &mut looker).map_err(|e| match e {
         DriveError::Refused(error) => IntakeError::Refused(error),
         DriveError::Read { offset, source } => IntakeError::Read { offset, source },
-        DriveError::Sink(never) => match never {},
+        DriveError::Sink(source) => temporary(source),
     })?;
     let manifest = reader.manifest().expect("a bundle that was read has a manifest").clone();
     let index = Index::read(&looker.index, manifest.get(), &Limits::default()).map_err(IntakeError::Refused)?;
     let missing = reader.missing();
-    let unreadable = |source| IntakeError::Read { offset: 0, source };
-    let mut places = BTreeMap::new();
-    if let Some(file) = medium.file() {
-        let file = Arc::new(file.try_clone().map_err(unreadable)?);
+    let segment = Arc::new(looker.segment);
+    let mut places =
+        BTreeMap::from([(manifest.get().segment.digest, PackPlace::Within { file: Arc::clone(&segment), offset: 0 })]);
+    let deep = medium.file().filter(|_| deep && missing.is_empty());
+    if let Some(file) = deep {
+        let file = Arc::new(file.try_clone().map_err(|source| IntakeError::Read { offset: 0, source })?);
         let within = |offset| PackPlace::Within { file: Arc::clone(&file), offset };
-        places.extend(looker.places.iter().map(|(digest, offset)| (*digest, within(*offset))));
-    } else {
-        // a pipe cannot be read again, and the segment is all that the documents need
-        let file = Arc::new(keep(&looker.segment).map_err(unreadable)?);
-        places.insert(manifest.get().segment.digest, PackPlace::Within { file, offset: 0 });
+        places.extend(looker.places.iter().map(|(pack, offset)| (pack.digest, within(*offset))));
     }
     let content = BundleContent::new(manifest.get().clone(), index, places);
-    images::check(manifest.get(), &content).map_err(IntakeError::Content)?;
-    let deep = deep && missing.is_empty() && medium.file().is_some();
-    let rebuilt = if deep { Some(rebuild(&content).map_err(IntakeError::Content)?) } else { None };
+    images::check(manifest.get(), &content).map_err(|error| {
+        if !matches!(error, ContentError::Read { .. }) {
+            return IntakeError::Content(error);
+        }
+        match is_same(&segment, manifest.get().segment, 0) {
+            Ok(true) => IntakeError::Content(error),
+            Ok(false) => {
+                temporary(io::Error::new(io::ErrorKind::InvalidData, "it gives other bytes than it was given"))
+            }
+            Err(source) => temporary(source),
+        }
+    })?;
+    let rebuilt = match deep {
+        Some(file) => Some(rebuild(&content).map_err(|error| second_look(file, &looker.places, error))?),
+        None => None,
+    };
     let vendor = reader.vendor().expect("a bundle that was read has a vendor").clone();
     Ok(Checked { manifest, vendor, bytes: reader.offset(), missing, rebuilt })
 }
 
-fn keep(bytes: &[u8]) -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
-    file.write_all(bytes)?;
-    Ok(file)
+fn temporary(source: io::Error) -> IntakeError<Infallible> {
+    IntakeError::Store(StoreError::Temporary { path: std::env::temp_dir(), source })
+}
+
+// Every pack had its digest at the first reading. Only if all have it still, the vendor signed what cannot be rebuilt.
+fn second_look(file: &File, places: &[(Blob, u64)], error: ContentError) -> IntakeError<Infallible> {
+    for (pack, offset) in places {
+        match is_same(file, *pack, *offset) {
+            Ok(true) => {}
+            Ok(false) => {
+                let source = io::Error::new(io::ErrorKind::InvalidData, "the second reading gave other bytes");
+                return IntakeError::Read { offset: *offset, source };
+            }
+            Err(source) => return IntakeError::Read { offset: *offset, source },
+        }
+    }
+    IntakeError::Content(error)
+}
+
+fn is_same(file: &File, pack: Blob, offset: u64) -> io::Result<bool> {
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < pack.size {
+        let n = buffer.len().min((pack.size - at) as usize);
+        match file.read_exact_at(&mut buffer[..n], offset + at) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        hasher.update(&buffer[..n]);
+        at += n as u64;
+    }
+    Ok(hasher.finish() == pack.digest)
 }
 
 fn rebuild(content: &BundleContent) -> Result<usize, ContentError> {
@@ -105,17 +150,16 @@ struct Looker<'a> {
     advance: &'a dyn Fn(u64),
     manifest: Option<Manifest>,
     index: Vec<u8>,
-    // kept only if the medium is a pipe
-    segment: Vec<u8>,
-    pipe: bool,
-    places: Vec<(Digest, u64)>,
+    segment: File,
+    // packs, and where each lies in the file
+    places: Vec<(Blob, u64)>,
     at: u64,
 }
 
 impl Sink for Looker<'_> {
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn verified(&mut self, reader: &BundleReader<'_>) -> Result<(), Infallible> {
+    fn verified(&mut self, reader: &BundleReader<'_>) -> Result<(), io::Error> {
         let manifest = reader.manifest().expect("the seal was verified").get().clone();
         let seal = reader.seal().expect("the seal was verified");
         self.at = sealift_format::view::head(seal, &manifest).len() as u64;
@@ -123,29 +167,31 @@ impl Sink for Looker<'_> {
         Ok(())
     }
 
-    fn has(&mut self, _: Blob) -> Result<bool, Infallible> {
+    fn has(&mut self, _: Blob) -> Result<bool, io::Error> {
         Ok(false)
     }
 
-    fn piece(&mut self, part: Part, bytes: &[u8]) -> Result<(), Infallible> {
+    fn piece(&mut self, part: Part, bytes: &[u8]) -> Result<(), io::Error> {
         match part {
             Part::Index => self.index.extend_from_slice(bytes),
-            Part::Segment if self.pipe => self.segment.extend_from_slice(bytes),
-            _ => {}
+            Part::Segment => self.segment.write_all(bytes)?,
+            Part::Pack(_) => {}
         }
         (self.advance)(bytes.len() as u64);
         Ok(())
     }
 
-    fn complete(&mut self, part: Part) -> Result<(), Infallible> {
+    fn complete(&mut self, part: Part) -> Result<(), io::Error> {
         // every part is followed by its padding and by the header of the next one
         let manifest = self.manifest.as_ref().expect("the seal comes first");
-        let (digest, size) = match part {
-            Part::Segment => (manifest.segment.digest, manifest.segment.size),
-            Part::Index => (manifest.index.digest, manifest.index.size),
-            Part::Pack(n) => (manifest.packs[n].digest, manifest.packs[n].size),
+        let size = match part {
+            Part::Segment => manifest.segment.size,
+            Part::Index => manifest.index.size,
+            Part::Pack(n) => {
+                self.places.push((manifest.packs[n], self.at));
+                manifest.packs[n].size
+            }
         };
-        self.places.push((digest, self.at));
         self.at += size + sealift_format::tar::padding(size) as u64 + sealift_format::tar::BLOCK as u64;
         Ok(())
     }

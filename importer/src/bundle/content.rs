@@ -1,25 +1,30 @@
 //! Blobs of a bundle, rebuilt from packs: every frame checked before it is decoded, every blob at its end.
+//!
+//! A pack of the store whose bytes turn out to be damaged is removed, so that the next run can bring it anew.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sealift_format::extent::{self, Encoding, Extent};
 use sealift_format::frame;
 use sealift_format::index::{BlobEntry, Index, Place};
 use sealift_format::manifest::Manifest;
+use sealift_format::oci;
 use sealift_format::{Digest, Error, Hasher};
 
 use crate::image::Content;
+use crate::store::StoreError;
 
 /// Where the stored bytes of a pack lie.
 #[derive(Debug, Clone)]
 pub enum PackPlace {
-    /// A file of its own.
-    File(PathBuf),
+    /// A file of its own in the store. It is removed if its bytes are not those that were kept.
+    Store(PathBuf),
     /// A part of an open file.
     Within {
         /// The file.
@@ -38,6 +43,9 @@ struct Inner {
     manifest: Manifest,
     index: Index,
     places: BTreeMap<Digest, PackPlace>,
+    // documents and extent lists lie side by side in few frames
+    last: Mutex<Option<Decoded>>,
+    removed: OnceLock<PathBuf>,
 }
 
 impl BundleContent {
@@ -45,7 +53,13 @@ impl BundleContent {
     /// need them cannot be opened.
     #[must_use]
     pub fn new(manifest: Manifest, index: Index, places: BTreeMap<Digest, PackPlace>) -> Self {
-        Self(Arc::new(Inner { manifest, index, places }))
+        Self(Arc::new(Inner { manifest, index, places, last: Mutex::new(None), removed: OnceLock::new() }))
+    }
+
+    /// The damaged pack that was removed from the store, if there was one.
+    #[must_use]
+    pub fn removed(&self) -> Option<&Path> {
+        self.0.removed.get().map(PathBuf::as_path)
     }
 
     /// The index.
@@ -96,9 +110,8 @@ impl Content for BundleContent {
             blob,
             extents: extents.into_iter(),
             pieces: Vec::new().into_iter(),
-            file: None,
-            piece: Vec::new(),
-            used: 0,
+            packs: Packs::default(),
+            piece: None,
             hasher: Hasher::new(),
             ended: false,
         }))
@@ -108,9 +121,10 @@ impl Content for BundleContent {
 impl BundleContent {
     fn list(&self, blob: &BlobEntry, place: Extent) -> io::Result<Vec<Extent>> {
         let mut bytes = Vec::with_capacity(place.length as usize);
-        let mut file = None;
+        let mut packs = Packs::default();
         for piece in self.pieces(&place)? {
-            bytes.extend_from_slice(&self.piece(&piece, &mut file)?);
+            let frame = self.frame(&piece, &mut packs, true)?;
+            bytes.extend_from_slice(&frame[piece.from..piece.to]);
         }
         let extents = extent::read_list(&bytes).map_err(invalid)?;
         let total = extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.length));
@@ -144,25 +158,84 @@ impl BundleContent {
             .collect())
     }
 
-    // `file` remembers the pack that was open last.
-    fn piece(&self, piece: &Stored, file: &mut Option<(Digest, Arc<File>, u64)>) -> io::Result<Vec<u8>> {
-        if file.as_ref().is_none_or(|(open, ..)| *open != piece.pack) {
-            *file = Some(match self.0.places.get(&piece.pack) {
-                Some(PackPlace::File(path)) => (piece.pack, Arc::new(File::open(path)?), 0),
-                Some(PackPlace::Within { file, offset }) => (piece.pack, Arc::clone(file), *offset),
+    // A reader of a large blob leaves the shared frame alone: others would lose theirs.
+    fn frame(&self, piece: &Stored, packs: &mut Packs, small: bool) -> io::Result<Arc<Vec<u8>>> {
+        let same = |d: &Decoded| d.pack == piece.pack && d.offset == piece.offset;
+        if let Some(last) = packs.last.as_ref().filter(|d| same(d)) {
+            return Ok(Arc::clone(&last.content));
+        }
+        let content = if small {
+            let mut shared = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+            match shared.as_ref().filter(|d| same(d)) {
+                Some(last) => Arc::clone(&last.content),
                 None => {
-                    return Err(io::Error::new(io::ErrorKind::NotFound, format!("pack {} is not there", piece.pack)));
+                    *shared = None;
+                    let content = Arc::new(self.decode(piece, packs)?);
+                    *shared = Some(Decoded { pack: piece.pack, offset: piece.offset, content: Arc::clone(&content) });
+                    content
                 }
+            }
+        } else {
+            packs.last = None;
+            Arc::new(self.decode(piece, packs)?)
+        };
+        packs.last = Some(Decoded { pack: piece.pack, offset: piece.offset, content: Arc::clone(&content) });
+        Ok(content)
+    }
+
+    fn decode(&self, piece: &Stored, packs: &mut Packs) -> io::Result<Vec<u8>> {
+        let place = self
+            .0
+            .places
+            .get(&piece.pack)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("pack {} is not there", piece.pack)))?;
+        if packs.open.as_ref().is_none_or(|(open, ..)| *open != piece.pack) {
+            packs.open = Some(match place {
+                PackPlace::Store(path) => (piece.pack, Arc::new(File::open(path)?), 0),
+                PackPlace::Within { file, offset } => (piece.pack, Arc::clone(file), *offset),
             });
         }
-        let (_, file, base) = file.as_ref().expect("it was opened just now");
+        let (_, file, base) = packs.open.as_ref().expect("it was opened just now");
         let mut stored = vec![0; piece.frame.stored as usize];
-        file.read_exact_at(&mut stored, base + piece.offset)?;
-        let mut raw = frame::decode(&piece.frame, stored).map_err(invalid)?;
-        raw.truncate(piece.to);
-        raw.drain(..piece.from);
-        Ok(raw)
+        match (file.read_exact_at(&mut stored, base + piece.offset), place) {
+            (Err(e), PackPlace::Store(path)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.remove(path));
+            }
+            (read, _) => read?,
+        }
+        frame::decode(&piece.frame, stored).map_err(|error| match (&error, place) {
+            (Error::DigestMismatch { .. }, PackPlace::Store(path)) => self.remove(path),
+            _ => invalid(error),
+        })
     }
+
+    // The pack was whole when it got its name, so its bytes have changed since.
+    fn remove(&self, path: &Path) -> io::Error {
+        let error = match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                StoreError::Io { doing: "remove the damaged pack", path: path.to_path_buf(), source }
+            }
+            _ => {
+                let _ = self.0.removed.set(path.to_path_buf());
+                StoreError::Removed(path.to_path_buf())
+            }
+        };
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+#[derive(Debug)]
+struct Decoded {
+    pack: Digest,
+    offset: u64,
+    content: Arc<Vec<u8>>,
+}
+
+// What a reader had open last: the pack, and the frame of which extents that follow may need more.
+#[derive(Debug, Default)]
+struct Packs {
+    open: Option<(Digest, Arc<File>, u64)>,
+    last: Option<Decoded>,
 }
 
 #[derive(Debug)]
@@ -179,20 +252,27 @@ struct BlobReader {
     blob: BlobEntry,
     extents: std::vec::IntoIter<Extent>,
     pieces: std::vec::IntoIter<Stored>,
-    file: Option<(Digest, Arc<File>, u64)>,
-    piece: Vec<u8>,
-    used: usize,
+    packs: Packs,
+    piece: Option<(Arc<Vec<u8>>, Range<usize>)>,
     hasher: Hasher,
     ended: bool,
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.used == self.piece.len() {
+        loop {
+            if let Some((frame, rest)) = self.piece.as_mut().filter(|(_, rest)| !rest.is_empty()) {
+                let n = buffer.len().min(rest.len());
+                buffer[..n].copy_from_slice(&frame[rest.start..rest.start + n]);
+                rest.start += n;
+                return Ok(n);
+            }
+            self.piece = None;
             if let Some(piece) = self.pieces.next() {
-                self.piece = self.bundle.piece(&piece, &mut self.file)?;
-                self.used = 0;
-                self.hasher.update(&self.piece);
+                let small = self.blob.size <= oci::MAX_DOCUMENT as u64;
+                let frame = self.bundle.frame(&piece, &mut self.packs, small)?;
+                self.hasher.update(&frame[piece.from..piece.to]);
+                self.piece = Some((frame, piece.from..piece.to));
             } else if let Some(extent) = self.extents.next() {
                 self.pieces = self.bundle.pieces(&extent)?.into_iter();
             } else {
@@ -210,10 +290,6 @@ impl Read for BlobReader {
                 return Ok(0);
             }
         }
-        let n = buffer.len().min(self.piece.len() - self.used);
-        buffer[..n].copy_from_slice(&self.piece[self.used..self.used + n]);
-        self.used += n;
-        Ok(n)
     }
 }
 

@@ -164,14 +164,18 @@ impl World<'_> {
             }
         };
         let mut manifests = Vec::new();
-        for descriptor in descriptors {
+        for mut descriptor in descriptors {
+            descriptor.annotations.clear();
             if manifests.iter().any(|m: &PlatformImage| m.descriptor.digest == descriptor.digest) {
                 continue;
             }
             let bytes = self.document(&name, &descriptor)?;
-            let manifest = ImageManifest::read(&descriptor.media_type, &bytes).map_err(rule)?;
+            let mut manifest = ImageManifest::read(&descriptor.media_type, &bytes).map_err(rule)?;
             let config = self.document(&name, &manifest.config)?;
-            let config = ImageConfig::read(&config, manifest.layers.len()).map_err(rule)?;
+            let mut config = ImageConfig::read(&config, manifest.layers.len()).map_err(rule)?;
+            // checked, of no further use, and as large as the vendor likes
+            config.labels.clear();
+            manifest.layers.iter_mut().chain([&mut manifest.config]).for_each(|d| d.annotations.clear());
             let stated = image.platforms.iter().find(|p| p.manifest == descriptor.digest);
             let platform: Option<Platform> = stated.and_then(|p| p.platform.parse().ok());
             if platform.is_none_or(|p| {

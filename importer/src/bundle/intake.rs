@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sealift_console::Bar;
 use sealift_format::drive::{self, DriveError, Sink};
@@ -124,6 +125,8 @@ pub fn stored(store: &Store) -> Result<Vec<Digest>, StoreError> {
         let name = entry.map_err(failed)?.file_name();
         found.extend(name.to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()));
     }
+    // a run that was killed may leave a directory without its file
+    found.retain(|digest| seal_path(store, digest).is_file());
     found.sort();
     Ok(found)
 }
@@ -131,7 +134,7 @@ pub fn stored(store: &Store) -> Result<Vec<Digest>, StoreError> {
 fn places(store: &Store, manifest: &Manifest) -> BTreeMap<Digest, PackPlace> {
     std::iter::once(&manifest.segment)
         .chain(&manifest.packs)
-        .map(|p| (p.digest, PackPlace::File(store.pack_path(&p.digest))))
+        .map(|p| (p.digest, PackPlace::Store(store.pack_path(&p.digest))))
         .collect()
 }
 
@@ -159,7 +162,11 @@ impl<T, E> Taker<'_, T, E> {
         let index = Index::read(&self.index, &manifest, &Limits::default()).map_err(IntakeError::Refused)?;
         self.index = Vec::new();
         let mut places = places(self.store, &manifest);
-        places.insert(manifest.segment.digest, PackPlace::File(self.early[0].0.path().to_path_buf()));
+        let segment = &self.early[0].0;
+        let file = segment.as_file().try_clone().map_err(|source| {
+            IntakeError::Store(StoreError::Io { doing: "open", path: segment.path().to_path_buf(), source })
+        })?;
+        places.insert(manifest.segment.digest, PackPlace::Within { file: Arc::new(file), offset: 0 });
         let content = BundleContent::new(manifest.clone(), index, places);
         let images = images::check(&manifest, &content).map_err(IntakeError::Content)?;
         let (verified, vendor, seal) = self.head.clone().expect("the seal comes first");
@@ -253,20 +260,25 @@ pub fn reopen(
         .and_then(|s| s.verify(trust))
         .map_err(IntakeError::Refused)?;
     let manifest = verified.get().clone();
-    let missing: Vec<Blob> =
-        std::iter::once(&manifest.segment).chain(&manifest.packs).filter(|p| !store.has_pack(p)).copied().collect();
+    let parts = std::iter::once(&manifest.segment).chain(&manifest.packs).copied();
+    let index = Blob { digest: manifest.index.digest, size: manifest.index.size };
+    let missing: Vec<Blob> = parts.chain([index]).filter(|p| !store.has_pack(p)).collect();
     if !missing.is_empty() {
         return Err(IntakeError::Missing(missing));
     }
-    let stored = read(store.pack_path(&manifest.index.digest))?;
-    let actual = Digest::of(&stored);
-    if actual != manifest.index.digest {
-        let error =
-            sealift_format::Error::DigestMismatch { what: "the index".into(), expected: manifest.index.digest, actual };
-        return Err(IntakeError::Refused(error));
+    let path = store.pack_path(&index.digest);
+    let stored = read(path.clone())?;
+    if Digest::of(&stored) != index.digest {
+        return Err(IntakeError::Store(match std::fs::remove_file(&path) {
+            Ok(()) => StoreError::Removed(path),
+            Err(source) => StoreError::Io { doing: "remove the damaged index", path, source },
+        }));
     }
     let index = Index::read(&stored, &manifest, &limits).map_err(IntakeError::Refused)?;
     let content = BundleContent::new(manifest.clone(), index, places(store, &manifest));
-    let images = images::check(&manifest, &content).map_err(IntakeError::Content)?;
+    let images = images::check(&manifest, &content).map_err(|error| match content.removed() {
+        Some(path) => IntakeError::Store(StoreError::Removed(path.to_path_buf())),
+        None => IntakeError::Content(error),
+    })?;
     Ok(Opened { manifest: verified, vendor, seal, content, images })
 }

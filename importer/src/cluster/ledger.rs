@@ -3,6 +3,8 @@
 //! A ConfigMap holds the record and a Secret of the same name the values. What stands there is memory, not
 //! proof: anybody who can write in the namespace can change it, so no trust is drawn from it.
 
+mod error;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
@@ -11,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams};
 
-use super::record::{Outcome, Record, RecordError, label};
+pub use self::error::Error;
+use super::record::{Outcome, Record, label};
 use super::{Cluster, FIELD_MANAGER, PAGE, post_params};
 use crate::values::Values;
 
@@ -46,6 +49,47 @@ pub struct Stored {
     uid: String,
 }
 
+/// All that a ledger has.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// The records, by product, instance and revision.
+    pub records: Vec<Stored>,
+    /// What should be a record and cannot be read.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A ConfigMap that should hold a record and cannot be read; its labels say what it is about.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The ConfigMap.
+    pub name: String,
+    /// Its product, as [`label`] writes it; empty if it has no such label.
+    pub product: String,
+    /// Its instance, likewise.
+    pub instance: String,
+    /// Its revision, if it says one.
+    pub revision: Option<u64>,
+    /// Why it cannot be read.
+    pub error: Error,
+}
+
+#[cfg(test)]
+impl Stored {
+    /// A record that no cluster has.
+    pub(crate) fn unwritten(record: Record) -> Self {
+        Self { record, resource_version: String::new(), uid: String::new() }
+    }
+}
+
+impl Unreadable {
+    /// Whether it may be about this instance of a product.
+    #[must_use]
+    pub fn may_be(&self, product: &str, instance: &str) -> bool {
+        let fits = |found: &str, text: &str| found.is_empty() || found == label(text);
+        fits(&self.product, product) && fits(&self.instance, instance)
+    }
+}
+
 /// How a revision ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finish<'a> {
@@ -55,71 +99,6 @@ pub struct Finish<'a> {
     pub message: &'a str,
     /// When, in seconds since 1970, by the importer's clock.
     pub finished: u64,
-}
-
-/// Why the ledger was not read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The cluster did not do it.
-    #[error(transparent)]
-    Cluster(#[from] super::Error),
-    /// A record in the cluster cannot be read.
-    #[error("cannot read the ledger's record {name}")]
-    Record {
-        /// The ConfigMap.
-        name: String,
-        /// Why.
-        source: RecordError,
-    },
-    /// A ConfigMap's record is not the one that its name says.
-    #[error("the ledger's record {name} is about {found}")]
-    Misplaced {
-        /// The ConfigMap.
-        name: String,
-        /// The object name that its content would have.
-        found: String,
-    },
-    /// Another run took this revision at the same time.
-    #[error("another run has just begun revision {revision} of {product}")]
-    Taken {
-        /// The product.
-        product: String,
-        /// The revision.
-        revision: u64,
-    },
-    /// The newest revision was begun and has not ended: it runs now, or it was broken off.
-    #[error("{title} was begun by {who} and has not ended", title = .0.record.title(), who = .0.record.who)]
-    Unfinished(Box<Stored>),
-    /// The product's name is taken by another vendor's product.
-    #[error("{product} is installed here from vendor {installed}, and this bundle is from {offered}")]
-    OtherVendor {
-        /// The product.
-        product: String,
-        /// The vendor in the ledger.
-        installed: String,
-        /// The vendor of the bundle.
-        offered: String,
-    },
-    /// Somebody changed the record since it was read.
-    #[error("somebody else has changed the ledger's record {name}")]
-    Changed {
-        /// The ConfigMap.
-        name: String,
-    },
-    /// The record would not fit.
-    #[error("the ledger's record of {product} would have {length} bytes, and at most {MAX_RECORD_BYTES} fit")]
-    TooLong {
-        /// The product.
-        product: String,
-        /// Its length in bytes.
-        length: usize,
-    },
-    /// The site values that belong to a record are missing or damaged.
-    #[error("the site values of the ledger's record {name} are not those of its digest")]
-    Values {
-        /// The Secret.
-        name: String,
-    },
 }
 
 impl Ledger {
@@ -135,35 +114,49 @@ impl Ledger {
     ///
     /// [`Error::Record`] if one of them cannot be read; those of any request.
     pub async fn list(&self, product: Option<&str>) -> Result<Vec<Stored>, Error> {
+        let look = self.look(product).await?;
+        match look.unreadable.into_iter().next() {
+            Some(unreadable) => Err(unreadable.error),
+            None => Ok(look.records),
+        }
+    }
+
+    /// The same, with those that cannot be read apart.
+    ///
+    /// # Errors
+    ///
+    /// Those of any request.
+    pub async fn look(&self, product: Option<&str>) -> Result<Look, Error> {
         let mut selector = format!("{MANAGED_BY}={FIELD_MANAGER},{REVISION}");
         if let Some(product) = product {
             selector.push_str(&format!(",{PRODUCT}={}", label(product)));
         }
         let mut params = ListParams::default().labels(&selector).limit(PAGE);
-        let mut records = Vec::new();
+        let mut look = Look::default();
         loop {
             let page = self.maps().list(&params).await.map_err(|error| self.failed("list", "configmaps", error))?;
             for map in &page.items {
-                records.push(stored(map)?);
+                match stored(map) {
+                    Ok(stored) => look.records.push(stored),
+                    Err(error) => look.unreadable.push(unreadable(map, error)),
+                }
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => break,
             }
         }
-        records.sort_by(|a, b| key(&a.record).cmp(&key(&b.record)));
-        Ok(records)
+        look.records.sort_by(|a, b| key(&a.record).cmp(&key(&b.record)));
+        Ok(look)
     }
 
     /// The revisions of one instance of a product, oldest first.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::list`].
+    /// [`Error::Record`] if one of them cannot be read; those of any request.
     pub async fn history(&self, product: &str, instance: &str) -> Result<Vec<Stored>, Error> {
-        let mut records = self.list(Some(product)).await?;
-        records.retain(|stored| stored.record.product == product && stored.record.instance == instance);
-        Ok(records)
+        self.look(Some(product)).await?.history(product, instance)
     }
 
     /// The newest revision that is installed.
@@ -172,9 +165,9 @@ impl Ledger {
     ///
     /// Those of [`Self::list`].
     pub async fn latest_installed(&self, product: &str, instance: &str) -> Result<Option<Stored>, Error> {
-        let mut records = self.history(product, instance).await?;
-        records.retain(|stored| stored.record.outcome == Outcome::Installed);
-        Ok(records.pop())
+        let records = self.history(product, instance).await?;
+        let mut installed = current(&records).iter().rev().filter(|stored| stored.record.outcome == Outcome::Installed);
+        Ok(installed.next().cloned())
     }
 
     /// Writes the first record of a new revision, and the site values beside it.
@@ -183,8 +176,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`Error::Unfinished`] with the newest record, for [`Self::resume`] or [`Self::finish`];
-    /// [`Error::OtherVendor`]; [`Error::Taken`] if another run was faster; [`Error::TooLong`].
+    /// [`Error::Unfinished`] with the newest record, for [`Self::resume`] or [`Self::finish`]; [`Error::Held`] if
+    /// that is not for the run of this record to do; [`Error::OtherVendor`]; [`Error::Taken`] if another run was faster; [`Error::TooLong`].
     pub async fn begin(&self, mut record: Record, values: &Values) -> Result<Stored, Error> {
         match self.cluster.ensure_namespace(&self.namespace).await {
             // who may only use this namespace may not look at it; if it is missing, the request below says so
@@ -193,16 +186,11 @@ impl Ledger {
         }
         let newest = self.history(&record.product, &record.instance).await?.pop();
         if let Some(newest) = &newest {
+            check_held(newest, &record.holder, record.started)?;
             if newest.record.outcome == Outcome::Installing {
                 return Err(Error::Unfinished(Box::new(newest.clone())));
             }
-            if newest.record.vendor != record.vendor && newest.record.outcome != Outcome::Uninstalled {
-                return Err(Error::OtherVendor {
-                    product: record.product,
-                    installed: newest.record.vendor.clone(),
-                    offered: record.vendor,
-                });
-            }
+            check_vendor(newest, &record.vendor)?;
         }
         record.schema = super::record::SCHEMA;
         record.revision = newest.map_or(1, |newest| newest.record.revision.saturating_add(1));
@@ -285,6 +273,25 @@ impl Ledger {
             .ok_or(Error::Values { name })
     }
 
+    /// The site values of the newest of these records, oldest first, that has them, and that record.
+    ///
+    /// A run that was killed before it wrote its values leaves a record without them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Values`] of the newest record if none of them has values; those of any request.
+    pub async fn newest_values<'a>(&self, records: &'a [Stored]) -> Result<Option<(&'a Stored, Values)>, Error> {
+        let mut first = None;
+        for stored in records.iter().rev() {
+            match self.values(stored).await {
+                Ok(values) => return Ok(Some((stored, values))),
+                Err(error @ Error::Values { .. }) => first = first.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        first.map_or(Ok(None), Err)
+    }
+
     async fn replace(&self, stored: &Stored, record: &Record) -> Result<Stored, Error> {
         let name = stored.record.object_name();
         let map = config_map(record, Some(&stored.resource_version))?;
@@ -334,6 +341,62 @@ impl Ledger {
     }
 }
 
+impl Look {
+    /// The revisions of one instance of a product, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] or [`Error::Misplaced`] if one that may be of them cannot be read.
+    pub fn history(&mut self, product: &str, instance: &str) -> Result<Vec<Stored>, Error> {
+        if let Some(n) = self.unreadable.iter().position(|u| u.may_be(product, instance)) {
+            return Err(self.unreadable.swap_remove(n).error);
+        }
+        let ours = |stored: &&Stored| stored.record.product == product && stored.record.instance == instance;
+        Ok(self.records.iter().filter(ours).cloned().collect())
+    }
+}
+
+/// The records of one history, oldest first, that came after the product was last uninstalled.
+#[must_use]
+pub fn current(history: &[Stored]) -> &[Stored] {
+    let last = history.iter().rposition(|stored| stored.record.outcome == Outcome::Uninstalled);
+    last.map_or(history, |n| &history[n + 1..])
+}
+
+/// Refuses to touch what a run from another store than `holder` has begun and may still be doing.
+///
+/// # Errors
+///
+/// [`Error::Held`].
+pub fn check_held(newest: &Stored, holder: &str, now: u64) -> Result<(), Error> {
+    match newest.record.held_for(holder, now) {
+        Some(seconds) => Err(Error::Held { title: newest.record.title(), who: newest.record.who.clone(), seconds }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a product of another vendor under the name of one that is here.
+///
+/// # Errors
+///
+/// [`Error::OtherVendor`].
+pub fn check_vendor(newest: &Stored, vendor: &str) -> Result<(), Error> {
+    let Record { product, vendor: installed, outcome, .. } = &newest.record;
+    if installed == vendor || *outcome == Outcome::Uninstalled {
+        return Ok(());
+    }
+    Err(Error::OtherVendor { product: product.clone(), installed: installed.clone(), offered: vendor.to_string() })
+}
+
+/// How to remove the site values of all revisions of an instance, as a kubectl command.
+#[must_use]
+pub fn values_removal(namespace: &str, product: &str, instance: &str) -> String {
+    let (product, instance) = (label(product), label(instance));
+    format!(
+        "kubectl -n {namespace} delete secret -l {MANAGED_BY}={FIELD_MANAGER},{PRODUCT}={product},{INSTANCE}={instance}"
+    )
+}
+
 fn key(record: &Record) -> (&str, &str, u64) {
     (&record.product, &record.instance, record.revision)
 }
@@ -368,6 +431,18 @@ fn config_map(record: &Record, resource_version: Option<&str>) -> Result<ConfigM
     })
 }
 
+fn unreadable(map: &ConfigMap, error: Error) -> Unreadable {
+    let labels = map.metadata.labels.clone().unwrap_or_default();
+    let text = |key| labels.get(key).cloned().unwrap_or_default();
+    Unreadable {
+        name: map.metadata.name.clone().unwrap_or_default(),
+        product: text(PRODUCT),
+        instance: text(INSTANCE),
+        revision: text(REVISION).parse().ok(),
+        error,
+    }
+}
+
 fn stored(map: &ConfigMap) -> Result<Stored, Error> {
     let name = map.metadata.name.clone().unwrap_or_default();
     let text = map.data.as_ref().and_then(|data| data.get(RECORD_KEY)).map_or("", String::as_str);
@@ -380,4 +455,25 @@ fn stored(map: &ConfigMap) -> Result<Stored, Error> {
         resource_version: map.metadata.resource_version.clone().unwrap_or_default(),
         uid: map.metadata.uid.clone().unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_record_stops_its_own_product_only() {
+        let unreadable = |product: &str, instance: &str| Unreadable {
+            name: "sealift.x".to_string(),
+            product: product.to_string(),
+            instance: instance.to_string(),
+            revision: None,
+            error: Error::Values { name: "sealift.x".to_string() },
+        };
+        let look = |product, instance| Look { records: vec![], unreadable: vec![unreadable(product, instance)] };
+        assert!(look("shop", "default").history("shop", "default").is_err());
+        assert!(look("shop", "").history("shop", "default").is_err(), "it may be of any instance");
+        assert!(look("shop", "staging").history("shop", "default").is_ok());
+        assert!(look("crm", "default").history("shop", "default").is_ok());
+    }
 }

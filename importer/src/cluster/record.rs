@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The schema that is written, and the only one that is read.
 pub const SCHEMA: u32 = 1;
 
+/// How long a run may take that does not say it, in seconds.
+const UNKNOWN_TIMEOUT: u64 = 1800;
+
 /// A revision of a product on this cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -41,6 +44,12 @@ pub struct Record {
     pub values: Digest,
     /// Who did it, as `user@context`.
     pub who: String,
+    /// The id of the store from which it was done.
+    #[serde(default)]
+    pub holder: String,
+    /// How long it may take, in seconds; 0 if that is not known.
+    #[serde(default)]
+    pub timeout: u64,
     /// When it began, in seconds since 1970, by the importer's clock.
     pub started: u64,
     /// When it ended.
@@ -137,6 +146,20 @@ impl Record {
         format!("sealift.{}.{}.v{}", label(&self.product), label(&self.instance), self.revision)
     }
 
+    /// How many seconds longer it belongs to the run of another store that began it and has not ended.
+    ///
+    /// That is twice the time it may take, or an hour if that is not known. `None` if it does not: then a run
+    /// with the store `holder` may take it up again.
+    #[must_use]
+    pub fn held_for(&self, holder: &str, now: u64) -> Option<u64> {
+        if self.outcome != Outcome::Installing || self.holder == holder {
+            return None;
+        }
+        let time = if self.timeout == 0 { UNKNOWN_TIMEOUT } else { self.timeout };
+        let end = self.started.saturating_add(time.saturating_mul(2));
+        (now < end).then(|| end - now)
+    }
+
     /// A revision of the product in words: `shop 2.4.0 (revision 3)`.
     #[must_use]
     pub fn title(&self) -> String {
@@ -205,6 +228,8 @@ mod tests {
             images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
             values: Digest::of(b"{}"),
             who: "admin@here".to_string(),
+            holder: "store-1".to_string(),
+            timeout: 600,
             started: 1_700_000_000,
             finished: None,
             outcome: Outcome::Installing,
@@ -215,6 +240,18 @@ mod tests {
     #[test]
     fn is_read_back_as_it_was() {
         assert_eq!(Record::parse(&record().to_json()).expect("sound"), record());
+    }
+
+    #[test]
+    fn belongs_to_the_store_that_began_it_for_twice_its_time() {
+        let begun = record();
+        assert_eq!(begun.held_for("store-1", begun.started), None, "its own store takes it up again");
+        assert_eq!(begun.held_for("store-2", begun.started + 1), Some(1199));
+        assert_eq!(begun.held_for("store-2", begun.started + 1200), None);
+        let silent = Record { timeout: 0, holder: String::new(), ..record() };
+        assert_eq!(silent.held_for("store-2", silent.started), Some(3600));
+        let ended = Record { outcome: Outcome::Failed, ..record() };
+        assert_eq!(ended.held_for("store-2", ended.started), None);
     }
 
     #[test]

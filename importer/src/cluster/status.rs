@@ -142,6 +142,8 @@ mod tests {
             images: vec![],
             values: Digest::of(b"{}"),
             who: "admin@here".to_string(),
+            holder: String::new(),
+            timeout: 600,
             started: 1,
             finished: None,
             outcome,

@@ -1,15 +1,23 @@
 //! What the commands that speak to the cluster share: the connection, Helm, the failures.
 
+use std::io::IsTerminal as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use sealift_console::{Exit, Failure};
+use sealift_console::{Exit, Failure, Output, escape_line};
+use sealift_format::manifest::{Blob, Manifest};
+use sealift_format::{Digest, Name};
+use sealift_importer::bundle::intake::{self, Opened};
 use sealift_importer::cluster::ledger::{self, Ledger};
 use sealift_importer::cluster::{self, Cluster, status};
 use sealift_importer::helm::{self, Helm, Launcher};
 use sealift_importer::install::InstallError;
 use sealift_importer::install::values::SiteValuesError;
-use sealift_importer::site::Site;
-use sealift_importer::values;
+use sealift_importer::site::{Origin, Place as Found, Site};
+use sealift_importer::store::{Store, StoreError};
+use sealift_importer::{trust_dir, values};
+
+use super::{confirm, store_failure};
 
 /// Where the ledger is kept
 #[derive(Debug, Clone, clap::Args)]
@@ -31,6 +39,45 @@ pub(crate) fn kubeconfig(site: &Site) -> Result<PathBuf, Failure> {
     })
 }
 
+/// One of several installations of a product, as a command line names it.
+pub(crate) fn instance(text: &str) -> Result<String, String> {
+    Name::new(text).map(|name| name.to_string()).map_err(|e| e.to_string())
+}
+
+/// The id of a store, made when it is first asked for: runs from one store know their own unfinished work.
+pub(crate) fn holder(store: &Store) -> Result<String, Failure> {
+    let path = store.root().join("id");
+    let is_id = |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    match std::fs::read_to_string(&path) {
+        Ok(text) if is_id(text.trim_end()) => return Ok(text.trim_end().to_string()),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(store_failure(&StoreError::Io { doing: "read", path, source }));
+        }
+        _ => {}
+    }
+    let random = Path::new("/proc/sys/kernel/random/uuid");
+    let id = std::fs::read_to_string(random)
+        .map_err(|e| Failure::during(Exit::Storage, format!("cannot read {}", random.display()), &e))?;
+    store.write(&path, id.as_bytes()).map_err(|e| store_failure(&e))?;
+    Ok(id.trim_end().to_string())
+}
+
+/// Shows a plan and asks; where a question is asked, the plan is shown whatever `--quiet` says.
+pub(crate) fn agree(yes: bool, plan: &str, out: &Output) -> Result<(), Failure> {
+    if yes || !std::io::stdin().is_terminal() {
+        out.note(plan);
+        return confirm(yes, "Go on?");
+    }
+    confirm(false, &format!("{plan}\nGo on?"))
+}
+
+/// Which cluster it is, and as whom: for a plan.
+pub(crate) fn place(cluster: &Cluster, site: &Site) -> String {
+    let kubeconfig = site.kubeconfig.as_ref().map_or_else(String::new, |p| p.path.display().to_string());
+    let (server, who) = (escape_line(cluster.server()), escape_line(cluster.who()));
+    format!("{server} as {who} (kubeconfig {})", escape_line(&kubeconfig))
+}
+
 pub(crate) async fn connect(site: &Site, context: Option<&str>) -> Result<Cluster, Failure> {
     sealift_registry::install_crypto();
     Cluster::connect(&kubeconfig(site)?, context).await.map_err(|e| cluster_failure(&e))
@@ -39,6 +86,58 @@ pub(crate) async fn connect(site: &Site, context: Option<&str>) -> Result<Cluste
 pub(crate) async fn find_helm(site: &Site, context: Option<&str>, home: &Path) -> Result<Helm, Failure> {
     let launcher = Launcher::new(home, site.kubeconfig.as_ref().map(|p| p.path.as_path()), context);
     Helm::find(&site.helm, &launcher).await.map_err(|e| helm_failure(&e))
+}
+
+/// Helm for products that are installed: as [`find_helm`], with those that their bundles carry.
+pub(crate) async fn find_helm_of(
+    site: &Site,
+    context: Option<&str>,
+    home: &Path,
+    store: &Path,
+    bundles: impl Iterator<Item = Digest>,
+) -> Result<Helm, Failure> {
+    let carried = bundles.filter_map(|bundle| stored_helm(store, &bundle, home)).next();
+    let site = Site { helm: in_order(site.helm.clone(), carried), ..site.clone() };
+    find_helm(&site, context, home).await
+}
+
+// A bundle that is not in this store any more brings no Helm; another may be found.
+fn stored_helm(store: &Path, bundle: &Digest, folder: &Path) -> Option<Found> {
+    let store = Store::look(store).ok()?;
+    let trust = trust_dir::load(store.root()).ok()?;
+    let opened = intake::reopen(&store, &trust, bundle).ok()?;
+    carried_helm(&opened, folder).ok()?
+}
+
+fn helm_platform() -> String {
+    sealift_importer::images::containerd::host_platform().to_string()
+}
+
+pub(crate) fn carries_helm(manifest: &Manifest) -> bool {
+    manifest.tools.get("helm").is_some_and(|platforms| platforms.get(&helm_platform()).is_some())
+}
+
+// One that the operator gave, the bundle's, then those that were found.
+pub(crate) fn in_order(found: Vec<Found>, carried: Option<Found>) -> Vec<Found> {
+    let (given, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|place| place.origin == Origin::Given);
+    given.into_iter().chain(carried).chain(others).collect()
+}
+
+// The bundle's own Helm, after one that the operator gave and before any that is found.
+pub(crate) fn carried_helm(opened: &Opened, folder: &Path) -> Result<Option<Found>, Failure> {
+    let Some(blob): Option<Blob> =
+        opened.manifest.get().tools.get("helm").and_then(|p| p.get(&helm_platform())).copied()
+    else {
+        return Ok(None);
+    };
+    let path = folder.join("helm");
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&path)?;
+        std::io::copy(&mut sealift_importer::image::Content::open(&opened.content, &blob.digest)?, &mut file)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o700))
+    };
+    write().map_err(|e| Failure::during(Exit::Storage, "cannot write the bundle's Helm", &e))?;
+    Ok(Some(Found { path, origin: Origin::Bundle }))
 }
 
 pub(crate) fn ledger(cluster: &Cluster, args: &LedgerArgs) -> Ledger {
@@ -76,6 +175,14 @@ pub(crate) fn ledger_failure(error: &ledger::Error) -> Failure {
         ledger::Error::Cluster(error) => cluster_failure(error),
         ledger::Error::Taken { .. } | ledger::Error::Changed { .. } => Failure::from_error(Exit::Busy, error)
             .hint("look at status, and run the command again when the other run has ended"),
+        ledger::Error::Held { seconds, .. } => Failure::from_error(Exit::Busy, error).hint(format!(
+            "nothing was changed; wait until that run has ended. If it is dead, run the same command again where it \
+             was begun, or here after {} minutes",
+            seconds.div_ceil(60)
+        )),
+        ledger::Error::Values { .. } => {
+            Failure::from_error(Exit::Cluster, error).hint("give the site's values anew: --reset-values -f FILE")
+        }
         ledger::Error::OtherVendor { .. } => {
             Failure::from_error(Exit::Refused, error).hint("uninstall the other product, or use another --instance")
         }
@@ -106,5 +213,22 @@ pub(crate) fn install_failure(error: &InstallError) -> Failure {
         InstallError::Folder { .. } => Failure::from_error(Exit::Storage, error),
         InstallError::Deadline { .. } => Failure::from_error(Exit::NotReady, error)
             .hint("give more time with --timeout and run the same command again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_helm_comes_before_the_bundles_and_that_before_those_that_are_found() {
+        let at = |path: &str, origin| Found { path: path.into(), origin };
+        let found = || vec![at("/snap/helm", Origin::Distribution), at("/usr/bin/helm", Origin::Environment)];
+        let carried = at("/tmp/helm", Origin::Bundle);
+        let paths =
+            |places: Vec<Found>| -> Vec<String> { places.iter().map(|p| p.path.display().to_string()).collect() };
+        assert_eq!(paths(in_order(found(), Some(carried.clone()))), ["/tmp/helm", "/snap/helm", "/usr/bin/helm"]);
+        let given = [vec![at("/my/helm", Origin::Given)], found()].concat();
+        assert_eq!(paths(in_order(given, Some(carried)))[..2], ["/my/helm", "/tmp/helm"]);
     }
 }

@@ -3,7 +3,7 @@
 use sealift_console::{Exit, Failure, Output, Table};
 use sealift_importer::cluster::record::Record;
 
-use super::cluster::{LedgerArgs, connect, ledger, ledger_failure};
+use super::cluster::{LedgerArgs, connect, instance, ledger, ledger_failure};
 use super::status::age;
 use super::target::SiteArgs;
 use super::{now, runtime};
@@ -14,7 +14,7 @@ pub(crate) struct HistoryArgs {
     /// The product
     product: String,
     /// Which of several installations of the product
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = instance)]
     instance: String,
     #[command(flatten)]
     site: SiteArgs,

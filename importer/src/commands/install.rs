@@ -1,39 +1,41 @@
 //! `install`: verify, plan, take in, load, install, wait, write down. Upgrading is the same command.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealift_console::{Exit, Failure, Output, Table, bytes, escape};
-use sealift_format::manifest::{Blob, Manifest};
+use sealift_console::{Exit, Failure, Output, Table, bytes, escape, escape_line};
 use sealift_importer::bundle::intake::Opened;
 use sealift_importer::cluster::Cluster;
+use sealift_importer::cluster::ledger::{self, Stored, current};
 use sealift_importer::cluster::record::{Outcome, Record};
+use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::TagPolicy;
 use sealift_importer::install::plan::{self, Change, Release};
 use sealift_importer::install::values::SiteValues;
 use sealift_importer::install::{Installer, Job};
-use sealift_importer::marks::{self, MarkError};
+use sealift_importer::marks;
 use sealift_importer::site;
-use sealift_importer::site::{Origin, Place as Found, Site};
+use sealift_importer::site::{Origin, Site};
 use sealift_importer::store::Store;
 use sealift_importer::values::Values;
 use serde::Serialize;
 
 use super::cluster::{
-    LedgerArgs, connect, find_helm, helm_failure, install_failure, ledger, ledger_failure, values_failure,
+    LedgerArgs, agree, carried_helm, carries_helm, connect, find_helm, helm_failure, holder, in_order, install_failure,
+    instance, ledger, ledger_failure, place, values_failure,
 };
-use super::target::{ImagePlan, Loaded, Open, Place, RegistryArgs, SiteArgs};
-use super::{StoreArgs, confirm, load_trust, now, runtime, store_failure, take_in};
+use super::load::{admit, mark_failure};
+use super::target::{ImagePlan, Loaded, Open, Place, RegistryArgs, SiteArgs, owner};
+use super::{StoreArgs, load_trust, now, or_removed, runtime, take_in};
 
 /// Install a bundle, or upgrade to it: verified, planned, loaded, installed, waited for, written down
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstallArgs {
     /// The bundle
     bundle: PathBuf,
-    /// Where images go: containerd, registry[:HOST[:PORT]], or dir:PATH
-    #[arg(long, value_name = "PLACE", default_value = "containerd")]
+    /// Where images go: containerd or registry[:HOST[:PORT]]
+    #[arg(long, value_name = "PLACE", default_value = "containerd", value_parser = images_place)]
     to: Place,
     /// Values (YAML): one map with the releases as top-level names, "global" for all (can be repeated)
     #[arg(long, short = 'f', value_name = "FILE")]
@@ -48,11 +50,15 @@ pub(crate) struct InstallArgs {
     #[arg(long, value_name = "RELEASE=NAMESPACE", value_parser = pair)]
     namespace: Vec<(String, String)>,
     /// Which of several installations of the product this is
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = instance)]
     instance: String,
-    /// Seconds for all of it
+    /// Seconds for installing all charts and waiting until all is ready; reading the bundle and loading
+    /// images come before and do not count
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
+    /// Move tags that stand for images that are not this product's alone (otherwise they are refused)
+    #[arg(long)]
+    take_tags: bool,
     /// Agree to the plan without being asked
     #[arg(long, short)]
     yes: bool,
@@ -62,6 +68,13 @@ pub(crate) struct InstallArgs {
     registry: RegistryArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
+}
+
+fn images_place(text: &str) -> Result<Place, String> {
+    match text.parse()? {
+        Place::Dir(_) => Err("pods cannot start from a folder: load can write one, install cannot use it".into()),
+        place => Ok(place),
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -78,6 +91,7 @@ struct Plan {
     product: String,
     version: String,
     installed: Option<String>,
+    cluster: String,
     releases: Vec<ReleasePlan>,
     releases_no_longer_in_the_product: Vec<String>,
     images: ImagePlan,
@@ -113,6 +127,19 @@ struct Agreed {
     cluster: Cluster,
     releases: Vec<Release>,
     values: SiteValues,
+    /// The records of the product since it was last uninstalled.
+    records: Vec<Stored>,
+}
+
+/// What an installation is made with.
+struct Means<'a> {
+    store: &'a Store,
+    site: &'a Site,
+    /// The store's id.
+    holder: &'a str,
+    /// A private folder.
+    folder: &'a Path,
+    out: &'a Output,
 }
 
 pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
@@ -121,27 +148,34 @@ pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result
     let trust = load_trust(store.root())?;
     let runtime = runtime()?;
     let mut site = args.site.find(&[]);
-    let (opened, agreed) = take_in(&args.bundle, &store, &trust, out, &mut |opened| {
-        let agreed = runtime.block_on(prepare(args, &store, &site, opened))?;
-        out.note(describe(&agreed.plan));
-        confirm(args.yes, "Go on?")?;
-        Ok(agreed)
-    })?;
+    let holder = holder(&store)?;
     let folder = tempfile::Builder::new()
         .prefix("install-")
         .tempdir_in(store.root().join("tmp"))
         .map_err(|e| Failure::during(Exit::Storage, "cannot make a folder for charts", &e))?;
-    site.helm = carried_helm(&opened, folder.path())?.into_iter().chain(site.helm).collect();
-    let loaded = runtime.block_on(agreed.place.load(&opened, out))?;
+    let (opened, agreed) = take_in(&args.bundle, &store, &trust, out, &mut |opened| {
+        let means = Means { store: &store, site: &site, holder: &holder, folder: folder.path(), out };
+        let agreed = runtime.block_on(prepare(args, &means, opened))?;
+        agree(args.yes, &describe(&agreed.plan), out)?;
+        Ok(agreed)
+    })?;
+    site.helm = in_order(site.helm, carried_helm(&opened, folder.path())?);
+    // asked again, for the bundle's own Helm is known only now
+    let helm = runtime.block_on(async {
+        let helm = find_helm(&site, args.site.context.as_deref(), folder.path()).await?;
+        check_releases(&helm, &agreed.releases, &agreed.records).await?;
+        Ok::<_, Failure>(helm)
+    })?;
+    out.note(format!("helm {} ({})", helm.version(), helm.place().path.display()));
+    let loaded = runtime.block_on(agreed.place.load(&opened, out)).map_err(|e| or_removed(&opened.content, e))?;
     out.note(loaded.text());
     let done = runtime.block_on(async {
-        let helm = find_helm(&site, args.site.context.as_deref(), folder.path()).await?;
-        out.note(format!("helm {} ({})", helm.version(), helm.place().path.display()));
         let ledger = ledger(&agreed.cluster, &args.ledger);
         let installer = Installer {
             cluster: &agreed.cluster,
             ledger: &ledger,
             helm: &helm,
+            holder: &holder,
             folder: folder.path(),
             timeout: Duration::from_secs(args.timeout),
             now: &now,
@@ -167,44 +201,70 @@ pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result
         seconds: started.elapsed().as_secs_f64(),
     };
     out.result(&report, || {
-        format!("{} is installed and ready, after {:.1} s", escape(&done.record.title()), report.seconds)
+        format!("{} is installed and ready, after {:.1} s", escape_line(&done.record.title()), report.seconds)
     });
     Ok(())
 }
 
-async fn prepare(args: &InstallArgs, store: &Store, site: &Site, opened: &Opened) -> Result<Agreed, Failure> {
+async fn prepare(args: &InstallArgs, means: &Means<'_>, opened: &Opened) -> Result<Agreed, Failure> {
+    let Means { store, site, out, .. } = *means;
     let manifest = opened.manifest.get();
-    marks::check(store, opened.vendor.anchor(), &opened.manifest).map_err(|e| mark_failure(&e))?;
-    check_importer(manifest)?;
+    let (vendor, product) = (manifest.vendor.as_str(), manifest.product.as_str());
+    admit(store, opened)?;
     let cluster = connect(site, args.site.context.as_deref()).await?;
     if args.to == Place::Containerd {
         check_nodes(&cluster).await?;
     }
     let ledger = ledger(&cluster, &args.ledger);
-    let history = ledger.history(manifest.product.as_str(), &args.instance).await.map_err(|e| ledger_failure(&e))?;
-    let installed = history.iter().rev().find(|s| s.record.outcome == Outcome::Installed);
-    let last = history.iter().rev().find(|s| s.record.outcome != Outcome::Uninstalled);
-    let kept = match last.filter(|_| !args.reset_values) {
-        Some(stored) => ledger.values(stored).await.map_err(|e| ledger_failure(&e))?,
+    let mut look = ledger.look(None).await.map_err(|e| ledger_failure(&e))?;
+    let history = look.history(product, &args.instance).map_err(|e| ledger_failure(&e))?;
+    for unreadable in &look.unreadable {
+        out.warn(escape_line(&format!("the ledger's record {} cannot be read: {}", unreadable.name, unreadable.error)));
+    }
+    let records = current(&history).to_vec();
+    if let Some(newest) = records.last() {
+        ledger::check_vendor(newest, vendor).map_err(|e| ledger_failure(&e))?;
+        ledger::check_held(newest, means.holder, now()).map_err(|e| ledger_failure(&e))?;
+    }
+    let installed = records.iter().rev().find(|s| s.record.outcome == Outcome::Installed);
+    let last = records.last();
+    let kept = if args.reset_values { Ok(None) } else { ledger.newest_values(&records).await };
+    let kept = match kept.map_err(|e| ledger_failure(&e))? {
+        Some((from, values)) => {
+            if last.is_some_and(|last| last.record.revision != from.record.revision) {
+                let title = escape_line(&from.record.title());
+                out.warn(format!("the newest record has no site values: those of {title} are used"));
+            }
+            values
+        }
         None => Values::default(),
     };
     let names: Vec<&str> = manifest.charts.iter().map(|c| c.release.as_str()).collect();
     let values = SiteValues::new(kept, &args.values, &args.set, &names).map_err(|e| values_failure(&e))?;
     let namespaces = namespaces(args, &names, last.map(|s| &s.record))?;
     let record = installed.map(|s| &s.record);
-    let releases = plan::releases(manifest, record, &values, |chart| {
+    let releases = plan::releases(manifest, &opened.manifest.digest(), record, &values, |chart| {
         namespaces.get(chart.release.as_str()).cloned().unwrap_or_else(|| chart.namespace.to_string())
     });
-    if site.helm.is_empty() && !carries_helm(manifest) {
-        return Err(helm_failure(&sealift_importer::helm::Error::NotFound));
+    check_owners(&releases, (product, &args.instance), &look.records)?;
+    let is_given = site.helm.iter().any(|place| place.origin == Origin::Given);
+    if is_given || !carries_helm(manifest) {
+        if site.helm.is_empty() {
+            return Err(helm_failure(&sealift_importer::helm::Error::NotFound));
+        }
+        let helm = find_helm(site, args.site.context.as_deref(), means.folder).await?;
+        check_releases(&helm, &releases, &records).await?;
     }
-    let owner = if args.instance == "default" {
-        manifest.product.to_string()
-    } else {
-        format!("{}/{}", manifest.product, args.instance)
-    };
-    let place = args.to.open(site, &args.registry, &owner, opened.manifest.digest(), TagPolicy::Move).await?;
-    let images = place.survey(opened).await?;
+    let owner = owner(vendor, product, &args.instance);
+    let target = args.to.open(site, &args.registry, &owner, opened.manifest.digest(), TagPolicy::Move).await?;
+    let images = target.survey(opened).await?;
+    if !args.take_tags && !images.foreign_tags.is_empty() {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("tags stand for images that are not {product}'s alone: {}", images.foreign_tags.join(", ")),
+        )
+        .hint("--take-tags moves them to the bundle's images, which changes what others run by these names; nothing was changed"));
+    }
     let needed =
         std::iter::once(&manifest.segment).chain(&manifest.packs).filter(|p| !store.has_pack(p)).map(|p| p.size).sum();
     let space = site::space(store.root()).map_err(|e| {
@@ -214,6 +274,7 @@ async fn prepare(args: &InstallArgs, store: &Store, site: &Site, opened: &Opened
         product: manifest.product.to_string(),
         version: manifest.version.clone(),
         installed: record.map(|r| r.version.clone()),
+        cluster: place(&cluster, site),
         releases: releases
             .iter()
             .map(|r| ReleasePlan {
@@ -242,19 +303,43 @@ async fn prepare(args: &InstallArgs, store: &Store, site: &Site, opened: &Opened
         )
         .hint("free some space, or choose another directory with --store; nothing was changed"));
     }
-    Ok(Agreed { plan, place, cluster, releases, values })
+    Ok(Agreed { plan, place: target, cluster, releases, values, records })
 }
 
-fn check_importer(manifest: &Manifest) -> Result<(), Failure> {
-    let ours = semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("our own version is SemVer");
-    let needed = manifest.min_importer.as_deref().and_then(|v| semver::Version::parse(v).ok());
-    match needed.filter(|needed| ours < *needed) {
-        Some(needed) => {
-            Err(Failure::new(Exit::Unsupported, format!("the bundle needs sealift-importer {needed}, this is {ours}"))
-                .hint("install a newer sealift-importer"))
+fn check_owners(releases: &[Release], of: (&str, &str), all: &[Stored]) -> Result<(), Failure> {
+    for release in releases {
+        let name = release.chart.release.as_str();
+        if let Some(owner) = plan::owner((name, &release.namespace), of, all) {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "release {name} in namespace {} belongs to {}, instance {}",
+                    release.namespace,
+                    owner.title(),
+                    owner.instance
+                ),
+            )
+            .hint(format!("choose another namespace for it: --namespace {name}=NAMESPACE; nothing was changed")));
         }
-        None => Ok(()),
     }
+    Ok(())
+}
+
+async fn check_releases(helm: &Helm, releases: &[Release], records: &[Stored]) -> Result<(), Failure> {
+    for release in releases {
+        let (name, namespace) = (release.chart.release.as_str(), release.namespace.as_str());
+        if plan::is_ours(name, namespace, records) {
+            continue;
+        }
+        if let Some(found) = helm.latest(name, namespace).await.map_err(|e| helm_failure(&e))? {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("release {name} in namespace {namespace} is there already (chart {}), and Sealift did not install it", found.chart),
+            )
+            .hint(format!("uninstall it, or choose another namespace: --namespace {name}=NAMESPACE; nothing in the cluster was changed")));
+        }
+    }
+    Ok(())
 }
 
 async fn check_nodes(cluster: &Cluster) -> Result<(), Failure> {
@@ -298,31 +383,6 @@ fn namespaces(
     Ok(chosen)
 }
 
-fn helm_platform() -> String {
-    sealift_importer::images::containerd::host_platform().to_string()
-}
-
-fn carries_helm(manifest: &Manifest) -> bool {
-    manifest.tools.get("helm").is_some_and(|platforms| platforms.get(&helm_platform()).is_some())
-}
-
-// The bundle's own Helm, after one that the operator gave and before any that is found.
-fn carried_helm(opened: &Opened, folder: &Path) -> Result<Option<Found>, Failure> {
-    let Some(blob): Option<Blob> =
-        opened.manifest.get().tools.get("helm").and_then(|p| p.get(&helm_platform())).copied()
-    else {
-        return Ok(None);
-    };
-    let path = folder.join("helm");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&path)?;
-        std::io::copy(&mut sealift_importer::image::Content::open(&opened.content, &blob.digest)?, &mut file)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o700))
-    };
-    write().map_err(|e| Failure::during(Exit::Storage, "cannot write the bundle's Helm", &e))?;
-    Ok(Some(Found { path, origin: Origin::Bundle }))
-}
-
 fn describe(plan: &Plan) -> String {
     let mut table = Table::new(&["RELEASE", "CHART", "NAMESPACE", "CHANGE"]);
     for release in &plan.releases {
@@ -330,40 +390,32 @@ fn describe(plan: &Plan) -> String {
             Change::New => "new".to_string(),
             Change::Changed { from } if *from == release.version => "changed (values or bundle)".into(),
             Change::Changed { from } => format!("{from} -> {}", release.version),
-            Change::Unchanged => "unchanged".into(),
+            Change::Unchanged => "unchanged (run again)".into(),
         };
         table.row(&[&release.release, &format!("{} {}", release.chart, release.version), &release.namespace, &change]);
     }
-    let from = plan.installed.as_ref().map(|v| format!(" (installed: {})", escape(v))).unwrap_or_default();
-    let mut text = format!("plan: {} {}{from}\n{}", plan.product, escape(&plan.version), table.text());
+    let from = plan.installed.as_ref().map(|v| format!(" (installed: {})", escape_line(v))).unwrap_or_default();
+    let (product, version) = (escape_line(&plan.product), escape_line(&plan.version));
+    let mut text = format!("plan: {product} {version}{from}\ncluster: {}\n{}", plan.cluster, table.text());
     let images = &plan.images;
     text += &format!(
         "images: {} of {} are in {}, {} to send\nstore: {} to write to {} ({} free)",
         images.present,
         images.images,
-        escape(&images.place),
+        escape_line(&images.place),
         bytes(images.bytes_to_send),
         bytes(plan.bytes_to_store),
         plan.store.display(),
         bytes(plan.store_free_bytes)
     );
     for tag in &images.tags_to_move {
-        text += &format!("\ntag to move: {}", escape(tag));
+        text += &format!("\ntag to move: {}", escape_line(tag));
+    }
+    for tag in &images.foreign_tags {
+        text += &format!("\ntag to take from others: {}", escape_line(tag));
     }
     for release in &plan.releases_no_longer_in_the_product {
         text += &format!("\nleft alone: release {} is not in this version", escape(release));
     }
     text
-}
-
-fn mark_failure(error: &MarkError) -> Failure {
-    match error {
-        MarkError::Store(error) => store_failure(error),
-        MarkError::Older { .. } => {
-            Failure::from_error(Exit::Rollback, error).hint("nothing was changed; a newer release is needed")
-        }
-        MarkError::Equivocation { .. } => Failure::from_error(Exit::Rollback, error).hint(
-            "nothing was changed; do not use this bundle, and tell the vendor: one number stands for two contents",
-        ),
-    }
 }

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use sealift_console::{Failure, Output};
+use sealift_console::{Exit, Failure, Output};
+use sealift_format::manifest::Manifest;
+use sealift_importer::bundle::intake::Opened;
 use sealift_importer::images::containerd::TagPolicy;
+use sealift_importer::marks::{self, MarkError};
+use sealift_importer::store::Store;
 
-use super::target::{Place, RegistryArgs, SiteArgs};
-use super::{StoreArgs, load_trust, runtime, take_in};
+use super::target::{Place, RegistryArgs, SiteArgs, owner};
+use super::{StoreArgs, load_trust, or_removed, runtime, store_failure, take_in};
 
 /// Load a bundle's images into containerd, a registry or an OCI layout (verified first)
 #[derive(Debug, clap::Args)]
@@ -32,13 +36,45 @@ pub(crate) fn run(args: &LoadArgs, store: &StoreArgs, out: &Output) -> Result<()
     let runtime = runtime()?;
     let tags = if args.move_tags { TagPolicy::Move } else { TagPolicy::Keep };
     let (opened, place) = take_in(&args.bundle, &store, &trust, out, &mut |opened| {
-        let owner = opened.manifest.get().product.as_str();
-        let place = runtime.block_on(args.to.open(&site, &args.registry, owner, opened.manifest.digest(), tags))?;
+        admit(&store, opened)?;
+        let manifest = opened.manifest.get();
+        let owner = owner(manifest.vendor.as_str(), manifest.product.as_str(), "default");
+        let place = runtime.block_on(args.to.open(&site, &args.registry, &owner, opened.manifest.digest(), tags))?;
         // asked before anything is kept, so that an absent containerd costs nothing
         runtime.block_on(place.survey(opened))?;
         Ok(place)
     })?;
-    let loaded = runtime.block_on(place.load(&opened, out))?;
+    let loaded = runtime.block_on(place.load(&opened, out)).map_err(|e| or_removed(&opened.content, e))?;
     out.result(&loaded, || loaded.text());
     Ok(())
+}
+
+/// Refuses a bundle that is older than what was installed here, or that needs a newer importer.
+pub(crate) fn admit(store: &Store, opened: &Opened) -> Result<(), Failure> {
+    marks::check(store, opened.vendor.anchor(), &opened.manifest).map_err(|e| mark_failure(&e))?;
+    check_importer(opened.manifest.get())
+}
+
+fn check_importer(manifest: &Manifest) -> Result<(), Failure> {
+    let ours = semver::Version::parse(env!("CARGO_PKG_VERSION")).expect("our own version is SemVer");
+    let needed = manifest.min_importer.as_deref().and_then(|v| semver::Version::parse(v).ok());
+    match needed.filter(|needed| ours < *needed) {
+        Some(needed) => {
+            Err(Failure::new(Exit::Unsupported, format!("the bundle needs sealift-importer {needed}, this is {ours}"))
+                .hint("install a newer sealift-importer"))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn mark_failure(error: &MarkError) -> Failure {
+    match error {
+        MarkError::Store(error) => store_failure(error),
+        MarkError::Older { .. } => {
+            Failure::from_error(Exit::Rollback, error).hint("nothing was changed; a newer release is needed")
+        }
+        MarkError::Equivocation { .. } => Failure::from_error(Exit::Rollback, error).hint(
+            "nothing was changed; do not use this bundle, and tell the vendor: one number stands for two contents",
+        ),
+    }
 }

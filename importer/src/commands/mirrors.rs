@@ -129,11 +129,15 @@ fn write(args: &WriteArgs, store: &StoreArgs, out: &Output) -> Result<(), Failur
         for row in &rows {
             table.row(&[&row.host, &row.action, &row.path.display().to_string()]);
         }
-        format!(
-            "{}\npods on this node now pull these hosts' images from {}; every other node needs the same files",
-            table.text(),
-            args.registry
-        )
+        let done = if args.dry_run {
+            "nothing was written (--dry-run)".to_string()
+        } else {
+            format!(
+                "pods on this node now pull these hosts' images from {}; every other node needs the same files",
+                args.registry
+            )
+        };
+        format!("{}\n{done}", table.text())
     });
     Ok(())
 }

@@ -14,12 +14,14 @@ pub(crate) mod trust;
 pub(crate) mod uninstall;
 pub(crate) mod verify;
 
+use std::ffi::OsString;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sealift_console::{Exit, Failure, Output, bytes, escape};
 use sealift_format::trust::TrustStore;
 use sealift_format::{Error, Verdict};
+use sealift_importer::bundle::content::BundleContent;
 use sealift_importer::bundle::images::ContentError;
 use sealift_importer::bundle::intake::{self, IntakeError, Opened};
 use sealift_importer::bundle::medium::Medium;
@@ -43,16 +45,20 @@ impl StoreArgs {
         if rustix::process::geteuid().is_root() {
             return Ok(PathBuf::from("/var/lib/sealift"));
         }
-        let home = std::env::var_os("XDG_DATA_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
-        home.map(|dir| dir.join("sealift"))
+        below_home(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))
             .ok_or_else(|| Failure::new(Exit::Usage, "no HOME is set").hint("name a directory with --store"))
     }
 
     pub(crate) fn open(&self) -> Result<Store, Failure> {
         Store::open(&self.path()?).map_err(|e| store_failure(&e))
     }
+}
+
+// An empty or relative path would put the store wherever the program is run.
+fn below_home(data: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|p| p.is_absolute());
+    let share = || home.and_then(absolute).map(|home| home.join(".local/share"));
+    data.and_then(absolute).or_else(share).map(|dir| dir.join("sealift"))
 }
 
 /// The vendors that are trusted; an error if there is none. Needs no hold on the store.
@@ -93,7 +99,7 @@ pub(crate) fn intake_failure<E>(path: &Path, error: IntakeError<E>, declined: im
     match error {
         IntakeError::Refused(error) => refused(path, &error),
         IntakeError::Content(ContentError::Read { source, digest, .. })
-            if source.kind() != io::ErrorKind::InvalidData =>
+            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge) =>
         {
             Failure::during(Exit::Medium, format!("cannot read {digest} of {}", path.display()), &source)
                 .hint("that says nothing about the bundle: try again, or copy it to another medium")
@@ -129,6 +135,14 @@ pub(crate) fn intake_failure<E>(path: &Path, error: IntakeError<E>, declined: im
     }
 }
 
+/// The failure that it is if a pack of the store turned out to be damaged, and otherwise the one given.
+pub(crate) fn or_removed(content: &BundleContent, failure: Failure) -> Failure {
+    match content.removed() {
+        Some(path) => store_failure(&StoreError::Removed(path.to_path_buf())),
+        None => failure,
+    }
+}
+
 pub(crate) fn refused(path: &Path, error: &Error) -> Failure {
     let exit = match error.verdict() {
         Verdict::Damaged => Exit::Damaged,
@@ -153,6 +167,16 @@ pub(crate) fn store_failure(error: &StoreError) -> Failure {
     let failure = Failure::from_error(exit, error);
     match error {
         StoreError::Busy(_) => failure.hint("wait for it to end"),
+        StoreError::Foreign { path, .. } => failure.hint(format!(
+            "run as its owner or name another directory with --store; only if nobody else could have changed what lies in it, make it yours with chown -R \"$(id -u)\" {}",
+            path.display()
+        )),
+        StoreError::NotADirectory(path) => failure.hint(format!(
+            "remove {}; to keep the store elsewhere, name the whole directory with --store",
+            path.display()
+        )),
+        StoreError::Removed(_) => failure.hint("run the same command again; if the pack is missing then, load the full bundle"),
+        StoreError::Temporary { .. } => failure.hint("free some space there or name another directory in TMPDIR, then run the same command again"),
         StoreError::Open { path, .. } => failure.hint(format!("chmod 700 {}", path.display())),
         error if error.is_full() => failure.hint("free some space or choose another directory with --store, then run the same command again: packs that are whole are kept"),
         StoreError::Io { .. } => failure.hint("run as root, or choose another directory with --store"),
@@ -166,7 +190,8 @@ pub(crate) fn trust_failure(error: &TrustError) -> Failure {
         TrustError::Refused(_) => Failure::from_error(Exit::Untrusted, error)
             .hint("nothing was changed; read the fingerprint again, from the contract or over the telephone, never from the medium"),
         TrustError::Taken { .. } => Failure::from_error(Exit::Untrusted, error).hint("two vendors cannot have one id"),
-        TrustError::Damaged { .. } => Failure::from_error(Exit::Storage, error).hint("add the vendor again with its fingerprint"),
+        TrustError::Unknown(_) => Failure::from_error(Exit::NotFound, error).hint("\"sealift-importer trust list\" lists the vendors that are trusted"),
+        TrustError::Damaged { .. } => Failure::from_error(Exit::Storage, error).hint("add the vendor again with its root file and fingerprint, or remove it: \"sealift-importer trust remove VENDOR\""),
     }
 }
 
@@ -199,5 +224,20 @@ pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     match (read, answer.trim()) {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Failure::new(Exit::Refused, "not agreed; nothing was changed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_never_below_the_working_directory() {
+        let place = |data: Option<&str>, home: Option<&str>| below_home(data.map(Into::into), home.map(Into::into));
+        assert_eq!(place(Some("/data"), Some("/home/a")), Some("/data/sealift".into()));
+        for data in [None, Some(""), Some("data"), Some("./data")] {
+            assert_eq!(place(data, Some("/home/a")), Some("/home/a/.local/share/sealift".into()), "{data:?}");
+            assert_eq!(place(data, Some("")), None, "{data:?}");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! `status`: what is installed, and where the ledger, Helm and the cluster disagree.
 
-use sealift_console::{Exit, Failure, Output, Table, escape};
+use sealift_console::{Exit, Failure, Output, Table, escape, escape_line};
+use sealift_importer::cluster::ledger::Unreadable;
 use sealift_importer::cluster::record::{Outcome, Record};
 use sealift_importer::cluster::status;
 use serde::Serialize;
 
-use super::cluster::{LedgerArgs, connect, find_helm, ledger, ledger_failure, status_failure};
+use super::cluster::{LedgerArgs, connect, find_helm_of, ledger, ledger_failure, status_failure};
 use super::target::SiteArgs;
-use super::{now, runtime};
+use super::{StoreArgs, now, runtime};
 
 /// Show what is installed; exit code 0 only if all is well
 #[derive(Debug, clap::Args)]
@@ -27,24 +28,25 @@ struct Row {
     version: String,
     revision: u64,
     outcome: String,
-    bundle: sealift_format::Digest,
+    bundle: Option<sealift_format::Digest>,
     age_seconds: u64,
     disagreements: Vec<String>,
 }
 
-pub(crate) fn run(args: &StatusArgs, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &StatusArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let site = args.site.find(&[]);
     let home = tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
     let rows = runtime()?.block_on(async {
         let cluster = connect(&site, args.site.context.as_deref()).await?;
-        let records =
-            ledger(&cluster, &args.ledger).list(args.product.as_deref()).await.map_err(|e| ledger_failure(&e))?;
-        let newest = newest(records.into_iter().map(|s| s.record));
+        let look =
+            ledger(&cluster, &args.ledger).look(args.product.as_deref()).await.map_err(|e| ledger_failure(&e))?;
+        let mut rows: Vec<Row> = look.unreadable.iter().map(unreadable).collect();
+        let newest = newest(look.records.into_iter().map(|s| s.record));
         if newest.is_empty() {
-            return Ok(Vec::new());
+            return Ok(rows);
         }
-        let helm = find_helm(&site, args.site.context.as_deref(), home.path()).await?;
-        let mut rows = Vec::new();
+        let bundles = newest.iter().map(|r| r.bundle);
+        let helm = find_helm_of(&site, args.site.context.as_deref(), home.path(), &store.path()?, bundles).await?;
         for record in newest {
             let facts = status::facts(&record, &helm, &cluster).await.map_err(|e| status_failure(&e))?;
             rows.push(Row {
@@ -55,7 +57,7 @@ pub(crate) fn run(args: &StatusArgs, out: &Output) -> Result<(), Failure> {
                 version: record.version,
                 revision: record.revision,
                 outcome: record.outcome.as_str().to_string(),
-                bundle: record.bundle,
+                bundle: Some(record.bundle),
             });
         }
         Ok::<_, Failure>(rows)
@@ -70,6 +72,21 @@ pub(crate) fn run(args: &StatusArgs, out: &Output) -> Result<(), Failure> {
             .hint("see above; installing the same bundle again mends what was changed by hand"));
     }
     Ok(())
+}
+
+fn unreadable(unreadable: &Unreadable) -> Row {
+    let Unreadable { name, product, instance, revision, error } = unreadable;
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    Row {
+        product: if product.is_empty() { name.clone() } else { product.clone() },
+        instance: instance.clone(),
+        version: String::new(),
+        revision: revision.unwrap_or(0),
+        outcome: "unreadable".to_string(),
+        bundle: None,
+        age_seconds: 0,
+        disagreements: vec![format!("{error}{cause}")],
+    }
 }
 
 // Of each product and instance the revision that counts: the last one that was not removed long ago.
@@ -99,11 +116,11 @@ fn text(rows: &[Row]) -> String {
             &row.version,
             &row.revision.to_string(),
             &row.outcome,
-            &row.bundle.short(),
+            &row.bundle.map_or_else(String::new, |bundle| bundle.short()),
             &age(row.age_seconds),
         ]);
         for line in &row.disagreements {
-            found += &format!("\n{}: {}", row.product, escape(line));
+            found += &format!("\n{}: {}", escape_line(&row.product), escape(line));
         }
     }
     format!("{}{found}", table.text())
@@ -115,5 +132,27 @@ pub(crate) fn age(seconds: u64) -> String {
         60..3600 => format!("{} min", seconds / 60),
         3600..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_in_the_ledger_cannot_fake_a_line() {
+        let row = Row {
+            product: "shop\nall: well\x1b[2J".to_string(),
+            instance: "default\n".to_string(),
+            version: "1".to_string(),
+            revision: 1,
+            outcome: "failed".to_string(),
+            bundle: None,
+            age_seconds: 1,
+            disagreements: vec!["why".to_string()],
+        };
+        let text = text(&[row]);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.ends_with("shop\\nall: well\\x1b[2J: why"), "{text}");
     }
 }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sealift_console::{Bar, Exit, Failure, Output, bytes};
+use sealift_console::{Bar, Exit, Failure, Output, bytes, escape_line};
 use sealift_format::Digest;
+use sealift_format::oci::Descriptor;
 use sealift_importer::bundle::intake::Opened;
-use sealift_importer::image::Progress;
+use sealift_importer::image::{Image, Progress};
 use sealift_importer::images::containerd::{
-    Containerd, ContainerdError, LoadOptions, NameOutcome, TagPolicy, host_platform,
+    Containerd, ContainerdError, LoadOptions, NameOutcome, NameState, TagPolicy, host_platform,
 };
 use sealift_importer::images::dir::DirTarget;
 use sealift_importer::images::registry::{RegistryOptions, RegistryTarget, TargetError};
@@ -91,6 +92,9 @@ pub(crate) struct Loaded {
     pub(crate) images: Vec<LoadedImage>,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_total: u64,
+    /// How it was proven that they are there.
+    #[serde(skip)]
+    pub(crate) proof: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,15 +109,16 @@ impl Loaded {
     pub(crate) fn text(&self) -> String {
         let there = self.images.iter().filter(|i| i.was_there).count();
         let mut text = format!(
-            "{} images in {} ({there} were there already); {} of {} sent, each proven by reading it back",
+            "{} images in {} ({there} were there already); {} of {} sent; {}",
             self.images.len(),
-            self.place,
+            escape_line(&self.place),
             bytes(self.bytes_sent),
-            bytes(self.bytes_total)
+            bytes(self.bytes_total),
+            self.proof
         );
         for image in &self.images {
             if let Some(note) = &image.note {
-                text += &format!("\n  {}: {note}", image.image);
+                text += &format!("\n  {}: {}", escape_line(&image.image), escape_line(note));
             }
         }
         text
@@ -127,13 +132,24 @@ pub(crate) struct ImagePlan {
     pub(crate) images: usize,
     pub(crate) present: usize,
     pub(crate) bytes_to_send: u64,
+    /// Tags that stand for another image and are this product's.
     pub(crate) tags_to_move: Vec<String>,
+    /// Tags that stand for another image and are not this product's alone.
+    pub(crate) foreign_tags: Vec<String>,
+}
+
+/// Whose images they are, as containerd keeps it.
+pub(crate) fn owner(vendor: &str, product: &str, instance: &str) -> String {
+    match instance {
+        "default" => format!("{vendor}/{product}"),
+        instance => format!("{vendor}/{product}/{instance}"),
+    }
 }
 
 /// A place that answers.
 pub(crate) enum Open {
     Containerd(Box<(Containerd, LoadOptions)>),
-    Registry(RegistryTarget),
+    Registry(Box<RegistryTarget>, TagPolicy),
     Dir(PathBuf),
 }
 
@@ -164,7 +180,8 @@ impl Place {
                     credentials: Credentials::Docker,
                     platform: host_platform(),
                 };
-                RegistryTarget::new(endpoint, &options).map(Open::Registry).map_err(|e| registry_failure(&e))
+                let target = RegistryTarget::new(endpoint, &options).map_err(|e| registry_failure(&e))?;
+                Ok(Open::Registry(Box::new(target), tags))
             }
             Self::Containerd => {
                 let Some(socket) = &site.containerd_socket else {
@@ -188,16 +205,23 @@ impl Open {
     /// What is there and what is missing; changes nothing.
     pub(crate) async fn survey(&self, opened: &Opened) -> Result<ImagePlan, Failure> {
         let images = &opened.images;
-        let total = total(opened);
         match self {
-            Self::Dir(path) => Ok(ImagePlan {
-                place: path.display().to_string(),
-                images: images.len(),
-                present: 0,
-                bytes_to_send: total,
-                tags_to_move: Vec::new(),
-            }),
-            Self::Registry(target) => {
+            Self::Dir(path) => {
+                let layout = DirTarget::new(path);
+                let missing = blobs(images).into_iter().filter(|blob| !layout.has(blob));
+                Ok(ImagePlan {
+                    place: path.display().to_string(),
+                    images: images.len(),
+                    present: images
+                        .iter()
+                        .filter(|one| blobs(std::slice::from_ref(one)).into_iter().all(|blob| layout.has(blob)))
+                        .count(),
+                    bytes_to_send: missing.map(|blob| blob.size).sum(),
+                    tags_to_move: Vec::new(),
+                    foreign_tags: Vec::new(),
+                })
+            }
+            Self::Registry(target, _) => {
                 let survey = target.survey(images).await.map_err(|e| registry_failure(&e))?;
                 let moving = survey.images.iter().filter(|i| i.tag_now.is_some_and(|now| now != i.digest));
                 Ok(ImagePlan {
@@ -206,24 +230,27 @@ impl Open {
                     present: survey.images.iter().filter(|i| i.present).count(),
                     bytes_to_send: survey.missing_bytes,
                     tags_to_move: moving.map(|i| i.reference.clone()).collect(),
+                    // a registry keeps no owners
+                    foreign_tags: Vec::new(),
                 })
             }
             Self::Containerd(target) => {
                 let (containerd, options) = &**target;
                 let survey = containerd.survey(images, options).await.map_err(|e| containerd_failure(&e))?;
-                let elsewhere = survey.images.iter().zip(images).flat_map(|(s, image)| {
-                    s.names
-                        .iter()
-                        .filter(|n| n.is_elsewhere(&image.top.digest))
-                        .map(|n| n.name.clone())
-                        .collect::<Vec<_>>()
-                });
+                let names = survey
+                    .images
+                    .iter()
+                    .zip(images)
+                    .flat_map(|(s, image)| s.names.iter().filter(|n| n.is_elsewhere(&image.top.digest)));
+                let (ours, foreign): (Vec<_>, Vec<_>) = names.partition(|n| n.owners == [options.owner.as_str()]);
+                let text = |names: Vec<&NameState>| names.into_iter().map(|n| n.name.clone()).collect();
                 Ok(ImagePlan {
                     place: format!("containerd {}", containerd.version()),
                     images: images.len(),
                     present: survey.images.iter().filter(|i| i.is_complete && i.is_unpacked).count(),
                     bytes_to_send: survey.bytes_to_send,
-                    tags_to_move: elsewhere.collect(),
+                    tags_to_move: text(ours),
+                    foreign_tags: text(foreign),
                 })
             }
         }
@@ -244,19 +271,31 @@ impl Open {
                     images: images.iter().map(|i| plain(&i.reference(), i.top.digest, false)).collect(),
                     bytes_sent: report.bytes_written,
                     bytes_total: total,
+                    proof: "each blob has its digest",
                 })
             }
-            Self::Registry(target) => {
-                let report = target.push(images, &opened.content, &progress).await.map_err(|e| registry_failure(&e))?;
+            Self::Registry(target, tags) => {
+                let report = target.load(images, &opened.content, &progress).await.map_err(|e| registry_failure(&e))?;
+                let before = target.survey(images).await.map_err(|e| registry_failure(&e))?.images;
+                let other = |n: usize| before[n].tag_now.filter(|now| *now != before[n].digest);
+                let ours = |n: &usize| *tags == TagPolicy::Move || other(*n).is_none();
+                let tagged: Vec<Image> = (0..images.len()).filter(ours).map(|n| images[n].clone()).collect();
+                target.tag(&tagged, &opened.content, &progress).await.map_err(|e| registry_failure(&e))?;
+                let note = |n: usize| match (other(n), tags) {
+                    (None, _) => None,
+                    (Some(was), TagPolicy::Move) => Some(moved(&was.to_string())),
+                    (Some(is), TagPolicy::Keep) => Some(kept(&is.to_string())),
+                };
+                let image = |n: usize| {
+                    let there = plain(&before[n].reference, before[n].digest, report.blobs_sent == 0);
+                    LoadedImage { note: note(n), ..there }
+                };
                 Ok(Loaded {
                     place: target.endpoint().to_string(),
-                    images: report
-                        .images
-                        .iter()
-                        .map(|i| plain(&i.reference, i.digest, report.blobs_sent == 0))
-                        .collect(),
+                    images: (0..before.len()).map(image).collect(),
                     bytes_sent: report.bytes_sent,
                     bytes_total: total,
+                    proof: "the registry gives each back by its digest",
                 })
             }
             Self::Containerd(target) => {
@@ -269,11 +308,8 @@ impl Open {
                     .iter()
                     .map(|image| {
                         let note = image.names.iter().find_map(|n| match &n.outcome {
-                            NameOutcome::Moved { from } => Some(format!("the tag was moved from {}", digest_of(from))),
-                            NameOutcome::Kept { found } => Some(format!(
-                                "the tag stands for {} and was left there; install moves it",
-                                digest_of(found)
-                            )),
+                            NameOutcome::Moved { from } => Some(moved(&digest_of(from))),
+                            NameOutcome::Kept { found } => Some(kept(&digest_of(found))),
                             _ => None,
                         });
                         LoadedImage { note, ..plain(&image.reference, image.digest, image.was_there) }
@@ -284,10 +320,19 @@ impl Open {
                     images,
                     bytes_sent: report.bytes_sent,
                     bytes_total: total,
+                    proof: "each proven by reading it back",
                 })
             }
         }
     }
+}
+
+fn moved(from: &str) -> String {
+    format!("the tag was moved from {from}")
+}
+
+fn kept(at: &str) -> String {
+    format!("the tag stands for {at} and was left there; --move-tags moves it")
 }
 
 fn digest_of(state: &sealift_importer::images::containerd::NameState) -> String {
@@ -298,19 +343,21 @@ fn plain(image: &str, digest: Digest, was_there: bool) -> LoadedImage {
     LoadedImage { image: image.to_string(), digest, was_there, note: None }
 }
 
-// every blob of every image once
 fn total(opened: &Opened) -> u64 {
+    blobs(&opened.images).iter().map(|blob| blob.size).sum()
+}
+
+/// Every blob of these images once.
+fn blobs(images: &[Image]) -> Vec<&Descriptor> {
     let mut blobs = std::collections::BTreeMap::new();
-    for image in &opened.images {
-        blobs.insert(image.top.digest, image.top.size);
+    for image in images {
+        blobs.insert(image.top.digest, &image.top);
         for platform in &image.manifests {
             let m = &platform.manifest;
-            blobs.extend(
-                std::iter::once(&platform.descriptor).chain([&m.config]).chain(&m.layers).map(|d| (d.digest, d.size)),
-            );
+            blobs.extend([&platform.descriptor, &m.config].into_iter().chain(&m.layers).map(|d| (d.digest, d)));
         }
     }
-    blobs.values().sum()
+    blobs.into_values().collect()
 }
 
 pub(crate) fn containerd_failure(error: &ContainerdError) -> Failure {
@@ -331,7 +378,7 @@ pub(crate) fn registry_failure(error: &TargetError) -> Failure {
     let failure = Failure::from_error(Exit::Registry, error);
     match error {
         TargetError::Registry(RegistryError::Unreachable { .. } | RegistryError::Silent { .. }) => {
-            failure.hint("check that the registry runs and its address; then run the same command again: what it has is not sent twice")
+            failure.hint("check that the registry runs and its address, with http:// in front if it has no TLS; then run the same command again: what it has is not sent twice")
         }
         TargetError::Registry(RegistryError::Unauthorized { .. }) => failure.hint("log in with docker login or podman login, whose credentials are used"),
         TargetError::PartialIndex { .. } => failure.hint("load it into containerd, or ask the vendor for a bundle with all platforms of this image"),

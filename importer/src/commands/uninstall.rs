@@ -1,16 +1,21 @@
 //! `uninstall`: removes a product's releases and says what it leaves.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sealift_console::{Exit, Failure, Output, escape};
-use sealift_importer::cluster::ledger::Finish;
+use sealift_console::{Exit, Failure, Output, escape, escape_line};
+use sealift_importer::cluster::ledger::{self, Finish, Stored};
 use sealift_importer::cluster::record::Outcome;
 use sealift_importer::images::containerd::Containerd;
+use sealift_importer::install::plan;
+use sealift_importer::site::Site;
 use serde::Serialize;
 
-use super::cluster::{LedgerArgs, connect, find_helm, helm_failure, ledger, ledger_failure};
-use super::target::SiteArgs;
-use super::{confirm, now, runtime};
+use super::cluster::{
+    LedgerArgs, agree, connect, find_helm_of, helm_failure, holder, instance, ledger, ledger_failure, place,
+};
+use super::target::{SiteArgs, owner};
+use super::{StoreArgs, now, runtime};
 
 /// Remove a product's releases from the cluster; says what it leaves
 #[derive(Debug, clap::Args)]
@@ -18,9 +23,9 @@ pub(crate) struct UninstallArgs {
     /// The product
     product: String,
     /// Which of several installations of the product
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = instance)]
     instance: String,
-    /// Seconds for each release
+    /// Seconds that Helm waits for the objects of each release to go
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
     /// Agree without being asked
@@ -41,43 +46,45 @@ struct Report {
     left: Vec<String>,
 }
 
-pub(crate) fn run(args: &UninstallArgs, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
+    let store = store.open()?;
+    let holder = holder(&store)?;
     let site = args.site.find(&[]);
     let home = tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
     let runtime = runtime()?;
-    let (ledger, stored, helm) = runtime.block_on(async {
+    let (ledger, history, helm, cluster) = runtime.block_on(async {
         let cluster = connect(&site, args.site.context.as_deref()).await?;
         let ledger = ledger(&cluster, &args.ledger);
         let history = ledger.history(&args.product, &args.instance).await.map_err(|e| ledger_failure(&e))?;
-        let stored =
-            history.into_iter().next_back().filter(|s| s.record.outcome != Outcome::Uninstalled).ok_or_else(|| {
-                Failure::new(Exit::NotFound, format!("{} ({}) is not installed", args.product, args.instance))
-                    .hint("\"sealift-importer status\" shows what is")
-            })?;
-        let helm = find_helm(&site, args.site.context.as_deref(), home.path()).await?;
-        Ok::<_, Failure>((ledger, stored, helm))
+        let newest = history.last().filter(|s| s.record.outcome != Outcome::Uninstalled).ok_or_else(|| {
+            Failure::new(Exit::NotFound, format!("{} ({}) is not installed", args.product, args.instance))
+                .hint("\"sealift-importer status\" shows what is")
+        })?;
+        ledger::check_held(newest, &holder, now()).map_err(|e| ledger_failure(&e))?;
+        let bundles = history.iter().rev().map(|s| s.record.bundle);
+        let helm = find_helm_of(&site, args.site.context.as_deref(), home.path(), store.root(), bundles).await?;
+        Ok::<_, Failure>((ledger, history, helm, place(&cluster, &site)))
     })?;
+    let stored = history.last().expect("it was looked at above");
     let record = &stored.record;
-    let releases: Vec<String> =
-        record.charts.iter().rev().map(|c| format!("{} in {}", c.release, c.namespace)).collect();
-    out.note(format!("{} will be removed: {}", escape(&record.title()), escape(&releases.join(", "))));
-    confirm(args.yes, "Go on?")?;
+    // also what a later version has dropped, and left alone
+    let releases = plan::removal(ledger::current(&history));
+    let list: Vec<String> = releases.iter().map(|(release, namespace)| format!("{release} in {namespace}")).collect();
+    let (title, list) = (escape_line(&record.title()), escape_line(&list.join(", ")));
+    agree(args.yes, &format!("{title} will be removed: {list}\ncluster: {cluster}"), out)?;
     let report = runtime.block_on(async {
         let mut removed = Vec::new();
-        for chart in record.charts.iter().rev() {
-            out.note(format!("removing {} from {}", escape(&chart.release), escape(&chart.namespace)));
-            if helm
-                .uninstall(&chart.release, &chart.namespace, Duration::from_secs(args.timeout))
-                .await
-                .map_err(|e| helm_failure(&e))?
-            {
-                removed.push(chart.release.clone());
+        for (release, namespace) in &releases {
+            out.note(format!("removing {} from {}", escape_line(release), escape_line(namespace)));
+            let time = Duration::from_secs(args.timeout);
+            if helm.uninstall(release, namespace, time).await.map_err(|e| helm_failure(&e))? {
+                removed.push(release.clone());
             }
         }
         let finish = Finish { outcome: Outcome::Uninstalled, message: "", finished: now() };
-        ledger.finish(&stored, &finish).await.map_err(|e| ledger_failure(&e))?;
-        let unpinned = unpin(&site, args, record).await;
-        let mut namespaces: Vec<&str> = record.charts.iter().map(|c| c.namespace.as_str()).collect();
+        ledger.finish(stored, &finish).await.map_err(|e| ledger_failure(&e))?;
+        let unpinned = unpin(&site, &history).await;
+        let mut namespaces: Vec<&str> = releases.iter().map(|(_, namespace)| namespace.as_str()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
         Ok::<_, Failure>(Report {
@@ -96,37 +103,45 @@ pub(crate) fn run(args: &UninstallArgs, out: &Output) -> Result<(), Failure> {
                     None => "images".to_string(),
                 },
                 "packs in the store, and the ledger's records".to_string(),
+                format!(
+                    "Secrets with the site's values, which may hold passwords; this removes them: {}",
+                    ledger::values_removal(&args.ledger.ledger_namespace, &record.product, &record.instance)
+                ),
             ],
         })
     })?;
     out.result(&report, || {
         let left: String = report.left.iter().map(|l| format!("\n  {}", escape(l))).collect();
-        format!("{} is uninstalled ({} releases). What is left:{left}", report.product, report.releases_removed.len())
+        format!(
+            "{} is uninstalled ({} releases). What is left:{left}",
+            escape_line(&report.product),
+            report.releases_removed.len()
+        )
     });
     Ok(())
 }
 
 // Images may live elsewhere, or containerd be gone: that is no reason to fail.
-async fn unpin(
-    site: &sealift_importer::site::Site,
-    args: &UninstallArgs,
-    record: &sealift_importer::cluster::record::Record,
-) -> Option<usize> {
+async fn unpin(site: &Site, history: &[Stored]) -> Option<usize> {
     let socket = site.containerd_socket.as_ref()?;
     let containerd = Containerd::connect(&socket.path, "k8s.io").await.ok()?;
-    let owner =
-        if args.instance == "default" { args.product.clone() } else { format!("{}/{}", args.product, args.instance) };
-    let names: Vec<String> = record
-        .images
-        .iter()
-        .flat_map(|i| {
-            let repository = i.reference.split('@').next().unwrap_or(&i.reference);
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for record in history.iter().map(|stored| &stored.record) {
+        let of_owner = names.entry(owner(&record.vendor, &record.product, &record.instance)).or_default();
+        for image in &record.images {
+            let repository = image.reference.split('@').next().unwrap_or(&image.reference);
             let repository = match repository.rsplit_once(':') {
                 Some((name, tag)) if !tag.contains('/') => name,
                 _ => repository,
             };
-            [i.reference.clone(), format!("{repository}@{}", i.digest)]
-        })
-        .collect();
-    containerd.unpin(&names, &owner).await.ok().map(|n| n.len())
+            of_owner.insert(format!("{repository}@{}", image.digest));
+            of_owner.insert(image.reference.clone());
+        }
+    }
+    let mut unpinned = 0;
+    for (owner, names) in names {
+        let names: Vec<String> = names.into_iter().collect();
+        unpinned += containerd.unpin(&names, &owner).await.ok()?.len();
+    }
+    Some(unpinned)
 }

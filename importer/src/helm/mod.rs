@@ -68,6 +68,8 @@ pub struct Upgrade<'a> {
     pub keep: u32,
     /// A note that `helm history` shows; may be empty.
     pub description: &'a str,
+    /// Whether fields that somebody else has changed in the cluster are taken back. Helm 3 always does so.
+    pub take_fields: bool,
 }
 
 /// What to render without a cluster.
@@ -184,6 +186,7 @@ impl Helm {
         args.extend(strings(["--timeout", &format!("{}s", upgrade.timeout.as_secs().max(1))]));
         args.extend(strings(["--history-max", &upgrade.keep.to_string()]));
         args.extend(self.wait_args(upgrade.wait));
+        args.extend((upgrade.take_fields && self.version.major >= 4).then(|| "--force-conflicts".into()));
         if !upgrade.description.is_empty() {
             args.extend(strings(["--description", upgrade.description]));
         }

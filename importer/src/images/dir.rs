@@ -87,6 +87,13 @@ impl DirTarget {
         Self { root: root.into() }
     }
 
+    /// Whether a blob is there, by its name and size; [`Self::write`] looks at its bytes as well.
+    #[must_use]
+    pub fn has(&self, blob: &Descriptor) -> bool {
+        let path = self.root.join("blobs").join("sha256").join(blob.digest.hex());
+        fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == blob.size)
+    }
+
     /// Puts images there. Run again after an error, it goes on with what is missing.
     ///
     /// `progress` hears of each distinct blob once. One writer at a time: of two, the later decides about names.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use sealift_format::Digest;
 use sealift_format::oci::{Descriptor, MAX_DOCUMENT, Platform};
-use sealift_registry::{Connection, Credentials, Trust};
+use sealift_registry::{Connection, Credentials, Proxy, Trust};
 
 use self::plan::{Wanted, plan};
 pub use self::report::{ImageSurvey, PushReport, PushedImage, Survey, TargetError};
@@ -53,8 +53,8 @@ impl RegistryTarget {
     /// cannot be read.
     pub fn new(endpoint: &str, options: &RegistryOptions) -> Result<Self, TargetError> {
         let endpoint = endpoint.parse::<sealift_registry::Endpoint>()?;
-        let connection =
-            Connection::new(&endpoint, endpoint.host(), endpoint.prefix(), &options.trust, &options.credentials)?;
+        let (host, prefix) = (endpoint.host(), endpoint.prefix());
+        let connection = Connection::new(&endpoint, host, prefix, &options.trust, Proxy::Never, &options.credentials)?;
         Ok(Self { connection, platform: options.platform.clone() })
     }
 

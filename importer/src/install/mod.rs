@@ -22,7 +22,7 @@ use values::SiteValues;
 use crate::bundle::content::BundleContent;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
 use crate::cluster::record::{ChartRecord, ImageRecord, Outcome, Record};
-use crate::cluster::targets::{hook_targets, targets};
+use crate::cluster::targets::{Target, hook_targets, targets};
 use crate::cluster::{self, Cluster};
 use crate::helm::{self, Helm, Upgrade, Wait};
 use crate::values::Values;
@@ -40,6 +40,8 @@ pub struct Installer<'a> {
     pub ledger: &'a Ledger,
     /// Helm.
     pub helm: &'a Helm,
+    /// The id of the store that it is done from.
+    pub holder: &'a str,
     /// A private folder for charts and values.
     pub folder: &'a Path,
     /// One deadline for all of it.
@@ -126,6 +128,8 @@ impl Installer<'_> {
                 .collect(),
             values: site.digest(),
             who: self.cluster.who().to_string(),
+            holder: self.holder.to_string(),
+            timeout: self.timeout.as_secs(),
             started: (self.now)(),
             finished: None,
             outcome: Outcome::Installing,
@@ -194,19 +198,20 @@ impl Installer<'_> {
                 upgrade: newest.is_some(),
                 crds: false,
             })
-            .await?;
-        let mut watched = targets(&rendered, &release.namespace, name)?;
-        watched.extend(hook_targets(&rendered, &release.namespace, name)?);
-        let known = self.cluster.known_problems(&watched).await?;
-        let mut progress = |text: &str| (self.step)(text);
-        let mut problem = None;
-        let stop = async {
-            let error = self.cluster.first_problem(&watched, &known, &mut progress).await;
-            let text = error.to_string();
-            problem = Some(error);
-            text
+            .await;
+        let watched = match rendered {
+            Ok(rendered) => {
+                let mut watched = targets(&rendered, &release.namespace, name)?;
+                watched.extend(hook_targets(&rendered, &release.namespace, name)?);
+                watched
+            }
+            // a chart may need what only the cluster can tell it: the installation decides
+            Err(error) => {
+                (self.step)(&format!("{name} is not watched while Helm installs it: {}", chain(&error)));
+                Vec::new()
+            }
         };
-        let upgrade = Upgrade {
+        let mut upgrade = Upgrade {
             release: name,
             namespace: &release.namespace,
             chart: &files.chart,
@@ -215,8 +220,31 @@ impl Installer<'_> {
             timeout: left,
             keep: HELM_HISTORY,
             description: &format!("Sealift: {} {}", job.manifest.get().product, job.manifest.get().version),
+            take_fields: false,
         };
-        let installed = self.helm.upgrade_install(&upgrade, stop).await;
+        match self.attempt(&upgrade, &watched).await {
+            // what somebody changed by hand is the product's again
+            Err(InstallError::Helm(helm::Error::Failed { stderr, .. })) if stderr.contains("conflict with") => {
+                (self.step)(&format!("taking back what somebody else has changed in {name}: {stderr}"));
+                upgrade.take_fields = true;
+                self.attempt(&upgrade, &watched).await
+            }
+            other => other,
+        }
+    }
+
+    // One run of Helm, ended early when something that is watched cannot become ready.
+    async fn attempt(&self, upgrade: &Upgrade<'_>, watched: &[Target]) -> Result<u64, InstallError> {
+        let known = self.cluster.known_problems(watched).await?;
+        let mut progress = |text: &str| (self.step)(text);
+        let mut problem = None;
+        let stop = async {
+            let error = self.cluster.first_problem(watched, &known, &mut progress).await;
+            let text = error.to_string();
+            problem = Some(error);
+            text
+        };
+        let installed = self.helm.upgrade_install(upgrade, stop).await;
         match (installed, problem) {
             (Err(helm::Error::Stopped { .. }), Some(problem)) => Err(problem.into()),
             (installed, _) => Ok(installed?.revision),

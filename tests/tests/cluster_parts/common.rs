@@ -104,6 +104,7 @@ pub(crate) fn upgrade<'a>(namespace: &'a str, chart: &'a Path, values: &'a [Path
         timeout: Duration::from_secs(60),
         keep: 10,
         description: "test",
+        take_fields: false,
     }
 }
 

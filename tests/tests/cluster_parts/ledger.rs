@@ -37,6 +37,8 @@ fn draft(product: &str, version: &str) -> Record {
         images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
         values: Digest::of(b""),
         who: "u@c".to_string(),
+        holder: "store-1".to_string(),
+        timeout: 600,
         started: 1_700_000_000,
         finished: None,
         outcome: Outcome::Failed,
@@ -154,6 +156,10 @@ async fn refuses_another_vendor_and_records_it_does_not_know() {
     write("sealift.later.default.v1", &draft("shop", "1").to_json().replace("\"schema\":0", "\"schema\":1")).await;
     let error = ledger.list(None).await.expect_err("it is refused");
     assert!(matches!(&error, Error::Misplaced { .. }), "{error}");
+    // which keeps nobody from looking at the others
+    let look = ledger.look(None).await.expect("it answers");
+    assert_eq!((look.records.len(), look.unreadable.len()), (1, 1));
+    assert_eq!(ledger.history("shop", "default").await.expect("it answers").len(), 1);
 }
 
 #[tokio::test]
@@ -163,6 +169,33 @@ async fn values_that_were_changed_or_removed_are_not_used() {
     let begun = ledger.begin(draft("shop", "1.0.0"), &values("a: 1")).await.expect("begun");
     kubectl(&kubeconfig(), &["delete", "secret", "sealift.shop.default.v1", "-n", &namespace]);
     assert!(matches!(ledger.values(&begun).await, Err(Error::Values { .. })));
+    let all = ledger.history("shop", "default").await.expect("it answers");
+    assert!(matches!(ledger.newest_values(&all).await, Err(Error::Values { .. })), "there are no older ones");
+
+    // a run that is killed before it writes the values does not lose those of the revision before
+    ledger.resume(&begun, draft("shop", "1.0.0"), &values("a: 1")).await.expect("taken up again");
+    let begun = ledger.history("shop", "default").await.expect("it answers").remove(0);
+    ledger.finish(&begun, &installed("")).await.expect("finished");
+    ledger.begin(draft("shop", "2.0.0"), &values("a: 2")).await.expect("begun");
+    kubectl(&kubeconfig(), &["delete", "secret", "sealift.shop.default.v2", "-n", &namespace]);
+    let all = ledger.history("shop", "default").await.expect("it answers");
+    let (from, found) = ledger.newest_values(&all).await.expect("they are there").expect("there are records");
+    assert_eq!((from.record.revision, found), (1, values("a: 1")));
+}
+
+#[tokio::test]
+async fn a_run_from_another_store_is_not_taken_over_while_it_may_live() {
+    let (cluster, namespace) = (connect().await, unique("ledger"));
+    let ledger = Ledger::new(&cluster, &namespace);
+    ledger.begin(draft("shop", "1.0.0"), &values("")).await.expect("begun");
+    let other = |later| {
+        let now = draft("shop", "1.0.0");
+        Record { holder: "store-2".to_string(), started: now.started + later, ..now }
+    };
+    let error = ledger.begin(other(1), &values("")).await.expect_err("it may run");
+    assert!(matches!(error, Error::Held { seconds: 1199, .. }), "{error}");
+    let error = ledger.begin(other(1200), &values("")).await.expect_err("it is over");
+    assert!(matches!(error, Error::Unfinished(_)), "{error}");
 }
 
 #[tokio::test]

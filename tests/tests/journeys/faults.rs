@@ -134,6 +134,27 @@ fn a_bundle_is_read_from_exfat_and_from_a_read_only_medium() {
 }
 
 #[test]
+fn load_refuses_what_is_older_than_what_was_installed() {
+    let lab = Lab::new();
+    lab.trust();
+    let v1 = lab.build_without_helm(&lab.v1.recipe, "v1.sealift");
+    let images = format!("dir:{}", lab.path("images").display());
+    let trust = sealift_importer::trust_dir::load(&lab.path("store")).expect("the trusted vendors");
+    let vendor = trust.vendors().next().expect("one").anchor();
+    let mark = serde_json::json!({"marks": [{
+        "vendor": vendor, "product": PRODUCT, "channel": "stable", "epoch": 1, "seq": 99, "version": "9.0.0",
+        "manifest": vendor,
+    }]});
+    fs::write(lab.path("store/marks.json"), mark.to_string()).expect("written");
+    let load = || run_command(lab.importer(["load"]).arg(&v1).args(["--to", &images]));
+    let refused = load().ends_with(6);
+    assert!(refused.stderr.contains("older than"), "{}", refused.stderr);
+    assert!(!lab.path("images").exists());
+    fs::remove_file(lab.path("store/marks.json")).expect("removed");
+    assert!(load().ok().stdout.contains("each blob has its digest"));
+}
+
+#[test]
 fn missing_packs_are_named_and_those_of_the_store_count() {
     let lab = Lab::new();
     lab.trust();
@@ -166,6 +187,11 @@ fn back(cluster: &Cluster) {
         answers()
     });
     assert!(ready, "the API server is not back");
+    // their caches may take many minutes to notice
+    for process in ["kube-controller-manager", "kube-scheduler"] {
+        cluster.kill(process);
+        cluster.restart(process);
+    }
 }
 
 #[test]

@@ -58,6 +58,18 @@ fn pods_start_from_the_registry_under_their_images_own_names() {
     assert!(pushed["bytes_sent"].as_u64().expect("bytes") > 0);
     let again = run_command(lab.importer(["--json", "load"]).arg(&v1).args(["--to", &place])).ok().json();
     assert_eq!(again["bytes_sent"], 0, "what the registry has is not sent again");
+    // a tag that somebody else has moved is left, and said, unless it is asked for
+    let at = |name: &str| format!("docker://{}/{name}", registry.address());
+    let (web, db) = (at(&lab.v1.images[0].name), at(&lab.v1.images[2].name));
+    let off = ["copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    let _ = run("skopeo", off.into_iter().chain([db.as_str(), web.as_str()])).ok();
+    let load = |more: &[&str]| run_command(lab.importer(["load"]).arg(&v1).args(["--to", &place]).args(more)).ok();
+    assert!(load(&[]).stdout.contains("was left there; --move-tags moves it"));
+    assert!(load(&["--move-tags"]).stdout.contains("the tag was moved from"));
+    assert!(!load(&[]).stdout.contains("the tag"));
+    let mut mirrors = lab.importer(["mirrors", "write", "--dry-run", "--registry", registry.address()]);
+    let planned = run_command(mirrors.arg("--certs-d").arg(cluster.certs_d())).ok();
+    assert!(planned.stdout.contains("nothing was written"), "{}", planned.stdout);
     let mut mirrors = lab.importer(["--json", "mirrors", "write", "--registry", registry.address()]);
     let written = run_command(mirrors.arg("--certs-d").arg(cluster.certs_d())).ok();
     assert!(written.stdout.contains("override_path"), "{}", written.stdout);

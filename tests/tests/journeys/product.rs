@@ -1,7 +1,10 @@
 //! The main journey: v1 installed, v2 over it, both true in Helm and in the pods, then uninstalled.
 
+use std::path::Path;
+use std::process::Command;
+
 use sealift_fixtures::product::{NAMESPACE, PRODUCT, Product};
-use sealift_tests::{Cluster, Containerd, Helm, run_command};
+use sealift_tests::{Cluster, Containerd, Helm, helm, run_command};
 
 use crate::lab::{Lab, helm_says};
 
@@ -55,6 +58,10 @@ fn journey(containerd: Containerd, helm: Helm) {
     let _ = cluster.kubectl(["get", "crd", "-o", "name"]).ok();
     let _ = lab.ask(&cluster, helm, &["status"]).ok();
 
+    // another instance may not take the releases over
+    let staging = lab.install(&v1, &cluster, helm, &["--instance", "staging"]).ends_with(15);
+    assert!(staging.stderr.contains("belongs to shop 1.0.0 (revision 1), instance default"), "{}", staging.stderr);
+
     let again = lab.install(&v1, &cluster, helm, &[]).ok().json();
     assert_eq!(changes(&again), ["unchanged", "unchanged"]);
     assert_eq!(again["loaded"]["bytes_sent"], 0, "images that are there are not sent again");
@@ -87,6 +94,15 @@ fn journey(containerd: Containerd, helm: Helm) {
     let drift = lab.ask(&cluster, helm, &["status"]).ends_with(14);
     assert!(drift.stdout.contains("shop-web"), "{}", drift.stdout);
 
+    // and the same command mends it, also what was changed by hand
+    let _ = cluster.kubectl(["-n", NAMESPACE, "set", "env", "statefulset/shop-db", "BY=hand"]).ok();
+    let _ = cluster
+        .kubectl(["-n", NAMESPACE, "set", "image", "statefulset/shop-db", "*=docker.io/library/shop-db:1.0.0"])
+        .ok();
+    let _ = lab.install(&v2, &cluster, helm, &[]).ok();
+    let _ = lab.ask(&cluster, helm, &["status"]).ok();
+    answers(&cluster, &lab.v2);
+
     // an older release is refused, with its own exit code, and changes nothing
     let older = lab.install(&v1, &cluster, helm, &[]).ends_with(6);
     assert!(older.stderr.contains("older than"), "{}", older.stderr);
@@ -95,4 +111,25 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert_eq!(gone["releases_removed"], serde_json::json!(["shop-web", "shop-db"]));
     assert_eq!(helm_says(&cluster, helm, &["list"]), serde_json::json!([]));
     assert_eq!(lab.ask(&cluster, helm, &["status"]).ok().json(), serde_json::json!([]));
+    assert!(gone["left"].to_string().contains("delete secret"), "{}", gone["left"]);
+    assert!(gone["images_unpinned"].as_u64().expect("a number") > 4, "those of both versions: {gone}");
+    refuses_what_is_not_ours(&lab, &v2, &cluster, helm);
+}
+
+/// A release that somebody installed by hand, and a tag that somebody moved by hand.
+fn refuses_what_is_not_ours(lab: &Lab, bundle: &Path, cluster: &Cluster, which: Helm) {
+    let mut by_hand = Command::new(helm(which));
+    by_hand.args(["install", "shop-db", "-n", NAMESPACE]).arg(&lab.v2.charts[0]);
+    let _ = run_command(by_hand.env("KUBECONFIG", cluster.kubeconfig())).ok();
+    let refused = lab.install(bundle, cluster, which, &[]).ends_with(15);
+    assert!(refused.stderr.contains("Sealift did not install it"), "{}", refused.stderr);
+    let mut gone = Command::new(helm(which));
+    gone.args(["uninstall", "shop-db", "-n", NAMESPACE]);
+    let _ = run_command(gone.env("KUBECONFIG", cluster.kubeconfig())).ok();
+
+    let (web, db) = (&lab.v2.images[0].name, &lab.v2.images[2].name);
+    let _ = cluster.ctr(["-n", "k8s.io", "images", "tag", "--force", db, web]).ok();
+    let _ = cluster.ctr(["-n", "k8s.io", "images", "label", web, "dev.sealift/product="]).ok();
+    let refused = lab.install(bundle, cluster, which, &[]).ends_with(15);
+    assert!(refused.stderr.contains(web) && refused.stderr.contains("--take-tags"), "{}", refused.stderr);
 }
