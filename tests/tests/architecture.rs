@@ -88,3 +88,11 @@ fn source_files_can_be_read_in_one_go() {
         }
     }
 }
+
+#[test]
+fn the_importer_reads_yaml_within_limits_only() {
+    for (path, text) in sources("importer/src") {
+        let own = path.ends_with("importer/src/yaml.rs");
+        assert!(own || !text.contains("serde_saphyr"), "{} reads YAML past yaml.rs", path.display());
+    }
+}
