@@ -351,14 +351,13 @@ impl<'a> Object<'a> {
     }
 }
 
-// As Go folds: letters without case, the long s and the Kelvin sign as what they stand for.
+// As Go folds names that are ASCII: letters without case, the long s and the Kelvin sign as what they stand for.
 fn fold(name: &str) -> String {
     name.chars()
-        .flat_map(char::to_lowercase)
         .map(|c| match c {
             '\u{17f}' => 's',
             '\u{212a}' => 'k',
-            other => other,
+            other => other.to_ascii_lowercase(),
         })
         .collect()
 }
