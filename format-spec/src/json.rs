@@ -39,9 +39,14 @@ pub(crate) fn parse<T: DeserializeOwned + Serialize>(what: &'static str, bytes: 
 
 // The fields of an object, whatever they are; nothing of what is not one.
 fn first_look(bytes: &[u8]) -> Vec<(String, serde_json::Value)> {
-    struct Fields;
-    impl<'de> Visitor<'de> for Fields {
-        type Value = Vec<(String, serde_json::Value)>;
+    fields(&mut serde_json::Deserializer::from_slice(bytes)).unwrap_or_default()
+}
+
+/// The fields of an object in their order, names that come twice among them.
+pub(crate) fn fields<'de, D: Deserializer<'de>, T: Deserialize<'de>>(reader: D) -> Result<Vec<(String, T)>, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+        type Value = Vec<(String, T)>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
@@ -55,7 +60,7 @@ fn first_look(bytes: &[u8]) -> Vec<(String, serde_json::Value)> {
             Ok(fields)
         }
     }
-    serde_json::Deserializer::from_slice(bytes).deserialize_map(Fields).unwrap_or_default()
+    reader.deserialize_map(Fields(PhantomData))
 }
 
 pub(crate) fn emit<T: Serialize>(value: &T) -> Vec<u8> {

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::digest::Digest;
+use crate::json;
 
 /// Media type of an OCI image index.
 pub const MEDIA_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -289,22 +289,6 @@ struct Object<'a> {
 
 impl<'a> Object<'a> {
     fn read(what: &'static str, bytes: &'a [u8], known: &[&str]) -> Result<Self, OciError> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Vec<(String, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = access.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(fields)
-            }
-        }
         if bytes.len() > MAX_DOCUMENT {
             return refuse(what, format!("{} bytes; at most {MAX_DOCUMENT} are read", bytes.len()));
         }
@@ -314,7 +298,7 @@ impl<'a> Object<'a> {
         };
         let invalid = |e: serde_json::Error| OciError { what, reason: e.to_string() };
         let mut reader = serde_json::Deserializer::from_str(text);
-        let fields = reader.deserialize_map(Fields).map_err(invalid)?;
+        let fields: Vec<(String, &RawValue)> = json::fields(&mut reader).map_err(invalid)?;
         reader.end().map_err(invalid)?;
         let mut seen = BTreeSet::new();
         for (name, _) in &fields {
