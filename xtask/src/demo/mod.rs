@@ -48,7 +48,7 @@ pub(crate) fn run() -> Result<(), Error> {
     steps.say(&format!("Both versions are there, {loaded} together: what they share is stored once."));
     steps.finish(&[
         "what a bundle looks like       tar tf DEMO/shop-1.0.0.sealift",
-        "what is in it                  BIN/sealift-bundler inspect DEMO/shop-1.0.0.sealift",
+        "what is in it                  BIN/sealift-bundler inspect DEMO/shop-1.0.0.sealift --root DEMO/vendor/root",
         "the same down to running pods  cargo xtask demo --cluster   (root; builds Kubernetes first, ten minutes once)",
         "your own product               README.md, the walk for a vendor",
     ]);
