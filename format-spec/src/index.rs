@@ -1,5 +1,6 @@
 //! The index: where every blob lies and what every frame must be (SPEC.md, "Index").
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::digest::Digest;
@@ -11,6 +12,8 @@ use crate::manifest::Manifest;
 
 /// First bytes of the decoded index.
 pub const MAGIC: [u8; 8] = *b"SLINDEX1";
+/// Frames that are kept decoded while a blob is made: those that were used last.
+pub const FRAMES_KEPT: usize = 4;
 const HEADER: usize = 24;
 const PACK: usize = 4;
 const FRAME: usize = 48;
@@ -263,6 +266,8 @@ impl Index {
         if !fits || blob.pack as usize >= self.packs.len() {
             return bad("it lies outside its pack");
         }
+        let frames = self.frames_of(blob.pack, blob.offset, blob.length).map_or(0, |frames| frames.len());
+        check_decodes(frames as u64, blob.length, limits)?;
         match (blob.place, blob.encoding) {
             (Place::Direct, Encoding::Plain) if blob.length != blob.size => bad("it has two sizes"),
             (Place::Direct, Encoding::Plain) => Ok(()),
@@ -272,6 +277,64 @@ impl Index {
             }
             (Place::List, _) => Ok(()),
         }
+    }
+
+    /// Checks the extents of a blob before anything is read from them, and gives the number of frames to keep.
+    ///
+    /// A reader that keeps so many decoded frames, those that it used last, decodes no more of them than a
+    /// blob of this size may need. The number is at most [`FRAMES_KEPT`], and 1 for extents in the order of the packs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] unless every extent lies in a pack of the bundle and they are as long as the blob;
+    /// [`Error::Limit`] if too many frames would have to be decoded (SPEC.md, "Extent lists").
+    pub fn check_extents(
+        &self,
+        manifest: &Manifest,
+        blob: &BlobEntry,
+        extents: &[Extent],
+        limits: &Limits,
+    ) -> Result<usize, Error> {
+        let parts = std::iter::once(&manifest.segment).chain(&manifest.packs);
+        let numbers: BTreeMap<Digest, u32> = parts.zip(0..).map(|(part, number)| (part.digest, number)).collect();
+        let mut left = blob.size;
+        let mut kept: Vec<usize> = Vec::with_capacity(FRAMES_KEPT + 1);
+        let mut decodes = [0; FRAMES_KEPT];
+        for extent in extents {
+            let bad = |reason: String| Error::malformed("extent list", reason);
+            let frames = numbers.get(&extent.pack).and_then(|n| self.frames_of(*n, extent.offset, extent.length));
+            let frames = frames.ok_or_else(|| bad(format!("an extent lies outside pack {}", extent.pack)))?;
+            left = left
+                .checked_sub(extent.length)
+                .ok_or_else(|| bad(format!("it is longer than the blob {}", blob.digest)))?;
+            for frame in frames {
+                let place = kept.iter().position(|k| *k == frame);
+                decodes.iter_mut().take(place.unwrap_or(FRAMES_KEPT)).for_each(|count| *count += 1);
+                check_decodes(decodes[FRAMES_KEPT - 1], blob.size, limits)?;
+                match place {
+                    Some(place) => kept[..=place].rotate_right(1),
+                    None => {
+                        kept.insert(0, frame);
+                        kept.truncate(FRAMES_KEPT);
+                    }
+                }
+            }
+        }
+        if left > 0 {
+            return Err(Error::malformed("extent list", format!("it is shorter than the blob {}", blob.digest)));
+        }
+        let enough = decodes.iter().position(|count| check_decodes(*count, blob.size, limits).is_ok());
+        Ok(enough.expect("the last one was checked") + 1)
+    }
+
+    // The frames that a stretch of a pack's content touches; `None` if it lies outside.
+    fn frames_of(&self, pack: u32, offset: u64, length: u64) -> Option<Range<usize>> {
+        let range = self.packs.get(pack as usize)?;
+        let end = offset.checked_add(length).filter(|end| *end <= self.raw_size(pack))?;
+        let starts = &self.starts[range.clone()];
+        let last = starts.partition_point(|(raw, _)| *raw < end);
+        let first = starts.partition_point(|(raw, _)| *raw <= offset).saturating_sub(1).min(last);
+        Some(range.start + first..range.start + last)
     }
 
     fn check_prefixes(&self, limits: &Limits) -> Result<(), Error> {
@@ -359,6 +422,10 @@ impl Index {
         };
         Some(Extent { pack, offset: blob.offset, length: blob.length })
     }
+}
+
+fn check_decodes(decodes: u64, size: u64, limits: &Limits) -> Result<(), Error> {
+    Error::limit("number of frames to decode for one blob", decodes, limits.decodes + size / limits.decode_share)
 }
 
 // Where each frame starts in the content and in the stored bytes of its pack, and the content of each pack.

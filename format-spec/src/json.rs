@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::manifest::KNOWN_FEATURES;
@@ -14,21 +15,24 @@ use crate::manifest::KNOWN_FEATURES;
 /// Largest integer in a signed document: every JSON reader keeps it exact (RFC 7493, 2.2).
 pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 
+/// Most objects and arrays that may be open at once in a document, the outermost counted.
+pub(crate) const MAX_DEPTH: usize = 64;
+
 /// Reads a signed document of schema 1 in its one spelling.
 ///
 /// Schema and required features are looked at first, so that a document of the future is refused as
 /// that. What encodes to other bytes than were read is refused: white space, `null`, other escapes, a
 /// list where an object must stand, fields out of order.
 pub(crate) fn parse<T: DeserializeOwned + Serialize>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
-    let fields = first_look(bytes);
-    let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, value)| value);
-    if let Some(found) = field("schema").and_then(serde_json::Value::as_u64).filter(|schema| *schema != 1) {
+    if !is_shallow(bytes) {
+        return Err(Error::malformed(what, format!("it is nested more than {MAX_DEPTH} deep")));
+    }
+    let (schema, required) = first_look(bytes).unwrap_or_default();
+    if let Some(found) = schema.filter(|schema| *schema != 1) {
         return Err(Error::Version { what, found, known: 1 });
     }
-    let required = field("requires").and_then(serde_json::Value::as_array);
-    let unknown = |f: &&str| !KNOWN_FEATURES.contains(f);
-    if let Some(feature) = required.into_iter().flatten().filter_map(serde_json::Value::as_str).find(unknown) {
-        return Err(Error::Unsupported(feature.to_string()));
+    if let Some(feature) = required.into_iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str())) {
+        return Err(Error::Unsupported(feature));
     }
     let value: T = serde_json::from_slice(bytes).map_err(|e| Error::malformed(what, e.to_string()))?;
     if emit(&value) != bytes {
@@ -37,9 +41,42 @@ pub(crate) fn parse<T: DeserializeOwned + Serialize>(what: &'static str, bytes: 
     Ok(value)
 }
 
-// The fields of an object, whatever they are; nothing of what is not one.
-fn first_look(bytes: &[u8]) -> Vec<(String, serde_json::Value)> {
-    fields(&mut serde_json::Deserializer::from_slice(bytes)).unwrap_or_default()
+// Schema and features of a document of any version; nothing if they are not what every version keeps to.
+fn first_look(bytes: &[u8]) -> Option<(Option<u64>, Vec<String>)> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let fields: Vec<(String, &RawValue)> = fields(&mut reader).ok()?;
+    reader.end().ok()?;
+    let field = |name: &str| {
+        let mut found = fields.iter().filter(|(n, _)| n == name).map(|(_, value)| value.get());
+        let first = found.next();
+        if found.next().is_some() { None } else { Some(first.filter(|text| *text != "null")) }
+    };
+    let (schema, requires) = (field("schema")?, field("requires")?);
+    Some((
+        schema.map(serde_json::from_str).transpose().ok()?,
+        requires.map(serde_json::from_str).transpose().ok()?.unwrap_or_default(),
+    ))
+}
+
+/// Whether no more than [`MAX_DEPTH`] objects and arrays are open at once, if this is JSON.
+pub(crate) fn is_shallow(bytes: &[u8]) -> bool {
+    let (mut depth, mut string, mut escaped) = (0usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if string => escaped = true,
+            b'"' => string = !string,
+            b'[' | b'{' if !string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return false;
+                }
+            }
+            b']' | b'}' if !string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
 }
 
 /// The fields of an object in their order, names that come twice among them.
@@ -179,5 +216,63 @@ impl Borrow<str> for Name {
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(text: &str) -> &'static str {
+        match parse::<BTreeMap<String, u64>>("test", text.as_bytes()) {
+            Err(Error::Version { .. } | Error::Unsupported(_)) => "unsupported",
+            Err(_) => "damaged",
+            Ok(_) => "sound",
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_seen_in_any_document_that_is_json() {
+        for text in [
+            r#"{"schema":2}"#,
+            r#" { "x" : [1e400, "\ud800", {"a":1,"a":-0}], "schema" : 2 } "#,
+            r#"{"schema":18446744073709551615}"#,
+            r#"{"schema":null,"requires":["x"]}"#,
+            r#"{"schema":2,"requires":null}"#,
+            r#"{"\u0073chema":2}"#,
+        ] {
+            assert_eq!(verdict(text), "unsupported", "{text}");
+        }
+        for text in [
+            r#"{"schema":2}{}"#,
+            r#"{"schema":2,"schema":2}"#,
+            r#"{"schema":2,"\u0073chema":2}"#,
+            r#"{"schema":2.0}"#,
+            r#"{"schema":2e0}"#,
+            r#"{"schema":-0}"#,
+            r#"{"schema":-2}"#,
+            r#"{"schema":02}"#,
+            r#"{"schema":"2"}"#,
+            r#"{"schema":18446744073709551616}"#,
+            r#"{"schema":2,"requires":"x"}"#,
+            r#"{"schema":2,"requires":["x",1]}"#,
+            r#"{"schema":2,"requires":["\ud800"]}"#,
+            r#"{"schema":2,"\ud800":1}"#,
+            r#"{"schema":2,"x":[01]}"#,
+            r#"[{"schema":2}]"#,
+            r#"{"schema":2.0,"requires":["x"]}"#,
+        ] {
+            assert_eq!(verdict(text), "damaged", "{text}");
+        }
+        assert_eq!(verdict(r#"{"schema":1}"#), "sound");
+    }
+
+    #[test]
+    fn counts_what_is_open_at_once() {
+        let nested = |n: usize| format!(r#"{{"a\"}}":{}"]"{}}}"#, "[".repeat(n - 1), "]".repeat(n - 1));
+        assert!(is_shallow(nested(64).as_bytes()));
+        assert!(!is_shallow(nested(65).as_bytes()));
+        assert!(is_shallow("[]".repeat(1000).as_bytes()));
+        assert!(is_shallow(format!("\"{}\"", "[".repeat(1000)).as_bytes()));
     }
 }

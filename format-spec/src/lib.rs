@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod oci;
 pub mod pack;
 pub mod reader;
+mod runtime;
 pub mod seal;
 pub mod tar;
 pub mod trust;

@@ -30,6 +30,10 @@ pub struct Limits {
     pub index_raw: u64,
     /// One extent list, in bytes.
     pub extent_list: u64,
+    /// Frames that may be decoded for any blob, however small.
+    pub decodes: u64,
+    /// Bytes of a blob for each of which one more frame may be decoded.
+    pub decode_share: u64,
     /// Content that one reference frame may name as its prefix, in bytes.
     pub prefix: u64,
 }
@@ -50,6 +54,8 @@ impl Default for Limits {
             index: 8 << 20,
             index_raw: 16 << 20,
             extent_list: 2 << 20,
+            decodes: 8,
+            decode_share: 1 << 20,
             prefix: 8 << 20,
         }
     }

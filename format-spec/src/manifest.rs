@@ -246,6 +246,9 @@ impl Manifest {
         }
         for (tool, platforms) in &self.tools.0 {
             Name::new(tool)?;
+            if platforms.is_empty() {
+                return bad(format!("the tool {tool:?} has no platform"));
+            }
             for platform in platforms.0.keys() {
                 check_platform(platform)?;
             }
@@ -270,8 +273,12 @@ impl Manifest {
             if image.platforms.is_empty() {
                 return bad(format!("{} has no platform", image.reference()));
             }
+            let mut platforms = std::collections::BTreeSet::new();
             for platform in &image.platforms {
                 check_platform(&platform.platform)?;
+                if !platforms.insert(&platform.platform) {
+                    return bad(format!("{} lists the platform {} twice", image.reference(), platform.platform));
+                }
                 for layer in platform.lean.0.keys() {
                     layer.parse::<Digest>().map_err(|e| Error::malformed("lean", e.to_string()))?;
                 }

@@ -1,16 +1,17 @@
 //! A strict reader of OCI image indexes, manifests and configs.
 //!
-//! `oci-spec` is a data model and takes documents that are both a manifest and an index, digests of
-//! any algorithm, foreign layers and embedded data. This check stands in front of it, in the
-//! bundler and in the importer: SPEC.md, "OCI documents".
+//! Refuses what a mere data model would take: documents that are both a manifest and an index, digests of
+//! any algorithm, foreign layers and embedded data. The bundler and the importer read OCI documents through
+//! it alone: SPEC.md, "OCI documents".
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::digest::Digest;
-use crate::json;
+use crate::{json, runtime};
 
 /// Media type of an OCI image index.
 pub const MEDIA_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -249,8 +250,8 @@ impl ImageConfig {
     ///
     /// # Errors
     ///
-    /// [`OciError`] if it is no config, counts other layers than the manifest, or carries a label
-    /// that containerd would act on.
+    /// [`OciError`] if it is no config, counts other layers than the manifest, carries a label that
+    /// containerd would act on, or names a user or a volume that runtimes have been tricked with.
     pub fn read(bytes: &[u8], layers: usize) -> Result<Self, OciError> {
         let object = Object::read("config", bytes, &CONFIG)?;
         let Some(rootfs) = object.raw("rootfs") else {
@@ -266,8 +267,18 @@ impl ImageConfig {
             return refuse("diff_ids", format!("{} digests for {layers} layers", diff_ids.len()));
         }
         let labels = match object.raw("config") {
-            Some(runtime) => Object::read("config", runtime, &RUNTIME)?.get("Labels")?.unwrap_or_default(),
-            None => BTreeMap::<String, String>::new(),
+            Some(bytes) => {
+                let asked = Object::read("config", bytes, &RUNTIME)?;
+                if let Some(user) = asked.get::<String>("User")?.filter(|user| !runtime::is_user(user)) {
+                    return refuse("User", format!("{user:?} is neither a number below 2^31 nor a portable name"));
+                }
+                let volumes = asked.map::<IgnoredAny>("Volumes")?;
+                if let Some(volume) = volumes.keys().find(|volume| !runtime::is_volume(volume)) {
+                    return refuse("Volumes", format!("{volume:?} is no absolute path without \".\" and \"..\""));
+                }
+                asked.map::<String>("Labels")?
+            }
+            None => BTreeMap::new(),
         };
         let acted_on = |l: &&String| l.starts_with("containerd.io/") || l.starts_with("io.cri-containerd");
         if let Some(label) = labels.keys().find(acted_on) {
@@ -291,6 +302,9 @@ impl<'a> Object<'a> {
     fn read(what: &'static str, bytes: &'a [u8], known: &[&str]) -> Result<Self, OciError> {
         if bytes.len() > MAX_DOCUMENT {
             return refuse(what, format!("{} bytes; at most {MAX_DOCUMENT} are read", bytes.len()));
+        }
+        if !json::is_shallow(bytes) {
+            return refuse(what, format!("it is nested more than {} deep", json::MAX_DEPTH));
         }
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
@@ -328,6 +342,21 @@ impl<'a> Object<'a> {
             Some(value) => Ok(value),
             None => refuse(self.what, format!("it has no {name:?}")),
         }
+    }
+
+    /// A field whose names are data; nothing if it is absent. No name may come twice.
+    fn map<T: Deserialize<'a>>(&self, name: &'static str) -> Result<BTreeMap<String, T>, OciError> {
+        let invalid = |e: serde_json::Error| OciError { what: self.what, reason: format!("{name:?}: {e}") };
+        let mut map = BTreeMap::new();
+        if let Some(bytes) = self.raw(name) {
+            for (key, value) in json::fields(&mut serde_json::Deserializer::from_slice(bytes)).map_err(invalid)? {
+                if map.contains_key(&key) {
+                    return refuse(self.what, format!("{name:?} has {key:?} twice"));
+                }
+                map.insert(key, value);
+            }
+        }
+        Ok(map)
     }
 
     fn list(&self, name: &'static str) -> Result<Option<Vec<&'a RawValue>>, OciError> {
@@ -408,7 +437,7 @@ fn descriptor(what: &'static str, bytes: &[u8]) -> Result<Descriptor, OciError> 
         media_type: object.need("mediaType")?,
         digest,
         size: object.need("size")?,
-        annotations: object.get::<BTreeMap<String, String>>("annotations")?.unwrap_or_default(),
+        annotations: object.map("annotations")?,
         platform: object.raw("platform").map(platform).transpose()?,
     })
 }

@@ -6,7 +6,8 @@ use sealift_format::trust::RootDocument;
 use sealift_format::{Digest, tar};
 
 use crate::bundle::{Content, Parts, SampleImage, content, root, sample_image, sign};
-use crate::{contents, envelopes, files, frames, images, indexes, lists, manifests, roots, sound, spelling, trust};
+use crate::{contents, envelopes, files, frames, images, indexes, lists, manifests, reads, roots, runtime};
+use crate::{signatures, sound, spelling, trust};
 
 /// A file and what every reader must make of it.
 pub(crate) struct Vector {
@@ -103,9 +104,20 @@ impl List {
     }
 
     pub(crate) fn image(&mut self, name: &'static str, rule: &'static str, bend: impl FnOnce(&mut SampleImage)) {
+        self.image_verdict("damaged", name, "OCI documents", rule, bend);
+    }
+
+    pub(crate) fn image_verdict(
+        &mut self,
+        verdict: &'static str,
+        name: &'static str,
+        section: &'static str,
+        rule: &'static str,
+        bend: impl FnOnce(&mut SampleImage),
+    ) {
         let mut image = sample_image();
         bend(&mut image);
-        self.add("damaged", name, "OCI documents", rule, Parts::of(content(&image)).file());
+        self.add(verdict, name, section, rule, Parts::of(content(&image)).file());
     }
 
     /// Root 2, with one piece of its text replaced, signed by the root key.
@@ -172,6 +184,7 @@ pub(crate) fn all() -> Vec<Vector> {
     let mut list = List::default();
     sound::add(&mut list);
     envelopes::add(&mut list);
+    signatures::add(&mut list);
     trust::add(&mut list);
     roots::add(&mut list);
     spelling::add(&mut list);
@@ -180,7 +193,9 @@ pub(crate) fn all() -> Vec<Vector> {
     indexes::add(&mut list);
     frames::add(&mut list);
     lists::add(&mut list);
+    reads::add(&mut list);
     contents::add(&mut list);
     images::add(&mut list);
+    runtime::add(&mut list);
     list.0
 }

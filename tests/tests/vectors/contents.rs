@@ -1,9 +1,12 @@
 //! Blobs, and what the manifest and the images refer to.
 
 use sealift_format::Digest;
+use sealift_format::frame::{self, EncodedFrame};
+use sealift_format::index::BlobEntry;
 use sealift_format::manifest::ImagePlatform;
+use sealift_format::pack::PackWriter;
 
-use crate::bundle::{Parts, content, image_index, sample_image};
+use crate::bundle::{Content, Parts, content, image_index, sample_image};
 use crate::catalogue::List;
 
 pub(crate) fn add(list: &mut List) {
@@ -48,6 +51,49 @@ pub(crate) fn add(list: &mut List) {
         (entry.pack, entry.offset, entry.length) = (4, 0, bytes.len() as u64);
     });
     indexes(list);
+    platforms(list);
+}
+
+// a direct blob of this content in a frame of its own behind the segment
+fn add_to_segment(c: &mut Content, bytes: &[u8]) {
+    let first = &c.segment.frames[0];
+    let offset = u64::from(first.raw);
+    let first = EncodedFrame { codec: first.codec, raw: first.raw, bytes: c.segment.bytes.clone() };
+    let mut writer = PackWriter::new(1 << 20);
+    writer.push(&first);
+    writer.push(&frame::store(bytes));
+    c.segment = writer.finish().expect("two frames were pushed");
+    c.frames[0] = c.segment.frames.clone();
+    let digest = Digest::of(bytes);
+    c.blobs.push(BlobEntry {
+        digest,
+        size: bytes.len() as u64,
+        pack: 0,
+        offset,
+        length: bytes.len() as u64,
+        ..c.blobs[0]
+    });
+}
+
+fn platforms(list: &mut List) {
+    for (verdict, section, name, rule, platform) in [
+        ("accept", "Closed world", "sound-image-two-platforms", "an image for two platforms", "linux/amd64/v2"),
+        ("damaged", "Manifest", "manifest-platform-twice", "two platforms of an image have one text", "linux/amd64"),
+    ] {
+        let mut image = sample_image();
+        let second = [&image.manifest[..], b" "].concat();
+        let mut index = String::from_utf8(image_index(&image.manifest, Digest::of(&second))).expect("JSON");
+        index = index.replacen("\"size\":500", &format!("\"size\":{}", second.len()), 1);
+        image.index = Some((index.into_bytes(), Vec::new()));
+        let mut content = content(&image);
+        add_to_segment(&mut content, &second);
+        content.images[0].platforms.push(ImagePlatform {
+            platform: platform.into(),
+            manifest: Digest::of(&second),
+            lean: Default::default(),
+        });
+        list.add(verdict, name, section, rule, Parts::of(content).file());
+    }
 }
 
 fn indexes(list: &mut List) {

@@ -1,11 +1,11 @@
 //! The seal and its envelopes.
 
-use sealift_fixtures::keys::TestKey::{Release, SecondRelease};
-use sealift_format::envelope::DocumentKind;
-use sealift_format::seal::PREFIX;
+use sealift_fixtures::keys::TestKey::{Release, Root, SecondRelease};
+use sealift_format::envelope::{DocumentKind, Envelope};
+use sealift_format::seal::{PREFIX, Seal};
 use sealift_format::tar;
 
-use crate::bundle::{Parts, key};
+use crate::bundle::{Parts, key, root, sign};
 use crate::catalogue::List;
 
 pub(crate) fn add(list: &mut List) {
@@ -116,6 +116,38 @@ fn signatures(list: &mut List) {
         "Trust",
         "one bit of the signature is flipped",
         parts.file_with(&parts.seal_with(vec![bent])),
+    );
+    for (name, rule, body) in [
+        (
+            "manifest-not-json-badly-signed",
+            "a manifest that is not JSON, and a signature that does not verify",
+            "no JSON",
+        ),
+        (
+            "manifest-schema-badly-signed",
+            "a manifest of schema 2, and a signature that does not verify",
+            r#"{"schema":2,"requires":["telepathy"]}"#,
+        ),
+    ] {
+        let signature = key(Release).sign(DocumentKind::Manifest.payload_type(), b"another document");
+        let manifest =
+            Envelope { kind: DocumentKind::Manifest, body: body.as_bytes().to_vec(), signatures: vec![signature] };
+        let seal = Seal { chain: parts.chain.clone(), manifest }.to_bytes();
+        list.add("untrusted", name, "Signed bytes", rule, parts.file_with(&seal));
+    }
+    let mut both = Parts::sound();
+    both.chain = vec![sign(DocumentKind::Root, root(1, &[Root], &[Release, SecondRelease], 2).to_bytes(), &[Root])];
+    let mut swapped = [Release, SecondRelease]
+        .map(|k| key(k).sign(DocumentKind::Manifest.payload_type(), &both.manifest.to_bytes()))
+        .to_vec();
+    (swapped[0].key, swapped[1].key) = (swapped[1].key, swapped[0].key);
+    swapped.sort_by_key(|record| record.key);
+    list.add(
+        "untrusted",
+        "signature-keys-swapped",
+        "Trust",
+        "two signatures are needed and both are good, each with the key id of the other",
+        both.file_with(&both.seal_with(swapped)),
     );
     let raw = key(Release).sign(DocumentKind::Licence.payload_type(), &parts.manifest.to_bytes());
     list.add(

@@ -28,14 +28,12 @@ pub(crate) fn add(list: &mut List) {
         c.frames[0][0].digest = Digest::of(b"other");
     });
     list.content("frame-raw-size", "Frames", "a frame decodes to another size", |c| c.frames[1][0].raw += 1);
-    list.content("frame-codec", "Frames", "a compressed frame is said to be stored", |c| {
-        let frame = &mut c.frames[1][0];
-        frame.codec = FrameCodec::Stored;
-        frame.raw = frame.stored;
+    list.content("frame-codec", "Frames", "a frame that is stored as it is is said to be compressed", |c| {
+        c.frames[2][0].codec = FrameCodec::Zstd;
     });
-    list.parts("damaged", "index-two-frames", "Frames", "the stored index is two zstd frames", |p| {
+    list.parts("damaged", "index-two-frames", "Frames", "a second zstd frame, of no content, follows the index", |p| {
         let raw = p.raw_index();
-        let stored = [Index::compress(&raw[..100]), Index::compress(&raw[100..])].concat();
+        let stored = [Index::compress(&raw), Index::compress(&[])].concat();
         p.set_stored_index(stored, raw.len());
     });
     let sound = [&MAGIC[..], &SINGLE, &BLOCK].concat();

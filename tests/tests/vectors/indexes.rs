@@ -26,7 +26,11 @@ pub(crate) fn add(list: &mut List) {
     });
     list.index("damaged", "index-blob-outside", "a blob lies outside its pack", |i| i[blobs + 48 + 5] = 1);
     list.index("damaged", "index-blob-reserved", "a reserved byte of a blob is not zero", |i| i[blobs + 42] = 1);
-    list.index("unsupported", "index-blob-encoding", "encoding 9", |i| i[blobs + 40] = 9);
+    list.index("unsupported", "index-blob-encoding", "encoding 9, of a blob with a list", |i| {
+        let lists = |at: &usize| i[*at + 41] == 1;
+        let at = (blobs..i.len()).step_by(64).find(lists).expect("the sample has a list");
+        i[at + 40] = 9;
+    });
     list.index("unsupported", "index-blob-place", "place 9", |i| i[blobs + 41] = 9);
     list.content("index-encoding-not-required", "Index", "an encoding that the manifest does not require", |c| {
         c.blobs.last_mut().expect("the file").encoding = Encoding::GzipGoflate;

@@ -131,13 +131,6 @@ fn numbers(list: &mut List) {
         let [first, second] = extents(c);
         extent::write_list(&[first, Extent { length: (1 << 48) - 50, ..second }])
     });
-    bend("extent-list-overflow", "the lengths add up to 2^64 and the size of the blob", &|c| {
-        let [first, second] = extents(c);
-        let longest = |n: usize| Extent { pack: [first, second][n % 2].pack, offset: 0, length: (1 << 48) - 1 };
-        let mut extents: Vec<Extent> = (0..1 << 16).map(longest).collect();
-        extents.push(Extent { offset: 0, length: (1 << 16) + 20, ..first });
-        extent::write_list(&extents)
-    });
     list.content("extent-list-too-many-packs", "Limits", "a list of 4,098 packs", |c| {
         let [first, _] = extents(c);
         let pack = |n: u16| Digest::from_bytes([n.to_le_bytes(); 16].concat().try_into().expect("32 bytes"));

@@ -2,7 +2,7 @@
 //!
 //! `SEALIFT_BLESS=1` writes them anew.
 
-mod bundle;
+mod annotated;
 mod catalogue;
 mod contents;
 mod envelopes;
@@ -12,7 +12,10 @@ mod images;
 mod indexes;
 mod lists;
 mod manifests;
+mod reads;
 mod roots;
+mod runtime;
+mod signatures;
 mod sound;
 mod spelling;
 mod trust;
@@ -27,6 +30,7 @@ use sealift_format::{Digest, fingerprint::Fingerprint};
 use sealift_importer::bundle::check;
 use sealift_importer::bundle::intake::IntakeError;
 use sealift_importer::bundle::medium::Medium;
+use sealift_tests::bundle;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
@@ -91,25 +95,52 @@ fn every_vector_is_rebuilt_byte_for_byte() {
     assert_eq!(files, 2 * vectors.len(), "a file in tests/vectors belongs to no vector");
 }
 
+/// The importer's verdict, and its words.
+fn judge(trust: &TrustStore, vector: &catalogue::Vector) -> (&'static str, String) {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::io::Write::write_all(&mut file, &vector.bytes).expect("written");
+    let mut medium = Medium::open(file.path()).expect("opens");
+    match check::check(&mut medium, trust, true, &|_| {}, &|_| {}) {
+        Ok(checked) if checked.missing.is_empty() => ("accept", String::new()),
+        Ok(checked) => ("incomplete", format!("{} packs are missing", checked.missing.len())),
+        Err(IntakeError::Refused(error)) => match error.verdict() {
+            Verdict::Damaged => ("damaged", error.to_string()),
+            Verdict::Untrusted => ("untrusted", error.to_string()),
+            Verdict::Unsupported => ("unsupported", error.to_string()),
+        },
+        Err(IntakeError::Content(error)) => ("damaged", with_causes(&error)),
+        Err(other) => panic!("{}: {other:?}", vector.name),
+    }
+}
+
 #[test]
 fn the_importer_gives_every_vector_its_verdict() {
     let trust = trusted();
-    for vector in catalogue::all() {
-        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::io::Write::write_all(&mut file, &vector.bytes).expect("written");
-        let mut medium = Medium::open(file.path()).expect("opens");
-        let (verdict, text) = match check::check(&mut medium, &trust, true, &|_| {}) {
-            Ok(checked) if checked.missing.is_empty() => ("accept", String::new()),
-            Ok(checked) => ("incomplete", format!("{} packs are missing", checked.missing.len())),
-            Err(IntakeError::Refused(error)) => match error.verdict() {
-                Verdict::Damaged => ("damaged", error.to_string()),
-                Verdict::Untrusted => ("untrusted", error.to_string()),
-                Verdict::Unsupported => ("unsupported", error.to_string()),
-            },
-            Err(IntakeError::Content(error)) => ("damaged", with_causes(&error)),
-            Err(other) => panic!("{}: {other:?}", vector.name),
-        };
+    let vectors = catalogue::all();
+    for vector in &vectors {
+        let (verdict, text) = judge(&trust, vector);
         assert_eq!(verdict, vector.verdict, "{}: {text}", vector.name);
         println!("{:32} {verdict:11} {text}", vector.name);
+    }
+    sealift_tests::figure(&format!("vectors judged: {}, otherwise than expected: 0", vectors.len()));
+}
+
+#[test]
+fn a_feature_that_is_not_known_is_named() {
+    let trust = trusted();
+    let vectors = catalogue::all();
+    for (name, feature) in [
+        ("requires-goflate", "encoding:gzip/goflate"),
+        ("manifest-requires", "telepathy"),
+        ("manifest-requires-with-new-field", "telepathy"),
+        ("manifest-requires-lean", "lean"),
+        ("root-requires", "telepathy"),
+        ("index-frame-codec", "codec 9"),
+        ("index-blob-encoding", "encoding 9"),
+        ("index-blob-place", "place 9"),
+    ] {
+        let vector = vectors.iter().find(|vector| vector.name == name).expect(name);
+        let (verdict, text) = judge(&trust, vector);
+        assert!(verdict == "unsupported" && text.contains(feature), "{name}: {verdict}: {text}");
     }
 }

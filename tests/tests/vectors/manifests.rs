@@ -103,6 +103,9 @@ fn manifests(list: &mut List) {
 }
 
 fn names(list: &mut List) {
+    list.parts("damaged", "manifest-tool-without-platform", "Manifest", "a tool for no platform", |p| {
+        p.manifest.tools = SortedMap([("tool".to_string(), SortedMap::default())].into());
+    });
     for (name, rule, product) in [
         ("manifest-name-empty", "an empty name", String::new()),
         ("manifest-name-too-long", "a name of 64 bytes", "a".repeat(64)),

@@ -1,6 +1,6 @@
 //! What a root document may say.
 
-use sealift_fixtures::keys::TestKey::{Release, Root, SecondRelease, Stranger};
+use sealift_fixtures::keys::TestKey::{Release, Root, SecondRelease, SecondRoot, Stranger};
 use sealift_format::Digest;
 use sealift_format::digest::{from_hex, hex};
 use sealift_format::envelope::DocumentKind;
@@ -97,6 +97,18 @@ fn documents(list: &mut List) {
         "a feature that no reader of version 1 has",
         ("{\"schema\":1", "{\"schema\":1,\"requires\":[\"telepathy\"]"),
     );
+    for (name, rule, body) in [
+        ("root-not-json-not-signed-by-old", "root 2 is not JSON, and not signed by the root key of root 1", "no JSON"),
+        (
+            "root-schema-not-signed-by-old",
+            "root 2 has schema 2, and is not signed by the root key of root 1",
+            r#"{"schema":2,"requires":["telepathy"]}"#,
+        ),
+    ] {
+        list.parts("untrusted", name, "Trust", rule, |p| {
+            p.chain.push(sign(DocumentKind::Root, body.as_bytes().to_vec(), &[SecondRoot]));
+        });
+    }
     list.parts("damaged", "root-too-many-keys", "Limits", "a role lists 17 keys", |p| {
         let mut next = root(2, &[Root], &[], 1);
         for n in 0..17u8 {

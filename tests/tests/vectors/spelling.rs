@@ -6,6 +6,7 @@ pub(crate) fn add(list: &mut List) {
     json(list);
     spellings(list);
     future(list);
+    looks(list);
 }
 
 // one piece of the manifest's text is replaced
@@ -83,22 +84,20 @@ fn json(list: &mut List) {
         ("\"schema\":1", "\"schema\":\"1\""),
     );
     swap(list, "damaged", "manifest-schema-absent", "Manifest", "no schema", ("\"schema\":1,", ""));
-    swap(
-        list,
-        "damaged",
-        "manifest-map-order",
-        "JSON",
-        "the names of a map are in descending order",
-        ("\"builder\"", "\"tools\":{\"b\":{},\"a\":{}},\"builder\""),
-    );
-    swap(
-        list,
-        "damaged",
-        "manifest-map-name-twice",
-        "JSON",
-        "a name comes twice in a map",
-        ("\"builder\"", "\"tools\":{\"a\":{},\"a\":{}},\"builder\""),
-    );
+    list.body("damaged", "manifest-map-order", "JSON", "the names of a map are in descending order", |t| {
+        with_tools(&t, ["b", "a"])
+    });
+    list.body("damaged", "manifest-map-name-twice", "JSON", "a name comes twice in a map", |t| {
+        with_tools(&t, ["a", "a"])
+    });
+}
+
+// two tools, both of them the release notes
+fn with_tools(text: &str, [first, second]: [&str; 2]) -> Vec<u8> {
+    let at = text.find("\"notes\":").expect("the notes") + 8;
+    let end = text[at..].find('}').expect("their end") + at + 1;
+    let tool = format!("{{\"linux/amd64\":{}}}", &text[at..end]);
+    format!("{},\"tools\":{{\"{first}\":{tool},\"{second}\":{tool}}}{}", &text[..end], &text[end..]).into_bytes()
 }
 
 fn spellings(list: &mut List) {
@@ -222,4 +221,56 @@ fn future(list: &mut List) {
         "a platform carried lean, required as it must be",
         ("\"schema\":1", "\"schema\":1,\"requires\":[\"lean\"]"),
     );
+}
+
+// what the look at schema and requires makes of other spellings
+fn looks(list: &mut List) {
+    let deep = |n: usize| format!("\"schema\":2,\"colours\":{}{}", "[".repeat(n), "]".repeat(n));
+    for (verdict, name, rule, field) in [
+        ("unsupported", "manifest-later-free-spelling", "schema 2, and values that no reader of version 1 takes", {
+            "\"colours\":[1e400,-0,\"\\ud800\",{\"a\":1,\"a\":2}], \"s\\u0063hema\" : 2".to_string()
+        }),
+        ("unsupported", "manifest-later-schema-zero", "schema 0", "\"schema\":0".into()),
+        ("unsupported", "manifest-later-schema-large", "schema 2^64 - 1", "\"schema\":18446744073709551615".into()),
+        ("unsupported", "manifest-later-requires-null", "schema 2, and requires is null", {
+            "\"schema\":2,\"requires\":null".into()
+        }),
+        ("unsupported", "manifest-later-schema-null", "the schema is null, and a feature that is not known", {
+            "\"schema\":null,\"requires\":[\"telepathy\"]".into()
+        }),
+        ("unsupported", "manifest-later-nesting", "schema 2, 64 deep", deep(63)),
+        ("damaged", "manifest-nesting", "schema 2, 65 deep", deep(64)),
+        ("damaged", "manifest-schema-fraction", "schema 1.0", "\"schema\":1.0".into()),
+        ("damaged", "manifest-schema-exponent", "schema 1e0", "\"schema\":1e0".into()),
+        ("damaged", "manifest-schema-minus-zero", "schema -0", "\"schema\":-0".into()),
+        ("damaged", "manifest-schema-leading-zero", "schema 01", "\"schema\":01".into()),
+        ("damaged", "manifest-later-schema-fraction", "schema 2.0, which is not an integer", "\"schema\":2.0".into()),
+        ("damaged", "manifest-later-schema-exponent", "schema 2e0, which is not an integer", "\"schema\":2e0".into()),
+        ("damaged", "manifest-later-schema-too-large", "schema 2^64", "\"schema\":18446744073709551616".into()),
+        ("damaged", "manifest-later-schema-twice", "schema 2 comes twice", "\"schema\":2,\"schema\":2".into()),
+        ("damaged", "manifest-later-schema-twice-by-escape", "schema 2 comes twice, once with an escape", {
+            "\"schema\":2,\"s\\u0063hema\":2".into()
+        }),
+        ("damaged", "manifest-later-requires-text", "schema 2, and requires is a string", {
+            "\"schema\":2,\"requires\":\"telepathy\"".into()
+        }),
+        ("damaged", "manifest-later-requires-number", "schema 2, and requires has a number", {
+            "\"schema\":2,\"requires\":[\"telepathy\",1]".into()
+        }),
+        ("damaged", "manifest-later-name-surrogate", "schema 2, and a name with a lone surrogate", {
+            "\"schema\":2,\"\\ud800\":1".into()
+        }),
+    ] {
+        let section = if name.ends_with("nesting") { "Limits" } else { "JSON" };
+        swap(list, verdict, name, section, rule, ("\"schema\":1", &field));
+    }
+    list.body("damaged", "manifest-later-trailing", "JSON", "schema 2, and bytes follow the JSON value", |t| {
+        (t.replacen("\"schema\":1", "\"schema\":2", 1) + "{}").into_bytes()
+    });
+    list.body("damaged", "manifest-later-not-utf-8", "JSON", "schema 2, and a byte that is not UTF-8", |t| {
+        let mut bytes = t.replacen("\"schema\":1", "\"schema\":2,\"x\":\"?\"", 1).into_bytes();
+        let at = bytes.iter().position(|b| *b == b'?').expect("it was put there");
+        bytes[at] = 0xff;
+        bytes
+    });
 }
