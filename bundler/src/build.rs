@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Cursor};
 use std::path::{Path, PathBuf};
 
+use sealift_console::stop;
 use sealift_format::envelope::{DocumentKind, Envelope};
 use sealift_format::index::Index;
 use sealift_format::keys::SecretKey;
@@ -252,7 +253,8 @@ fn room(size: u64) -> Room {
 fn add_file(packer: &mut Packer<'_>, path: &Path, at: &str) -> Result<Blob, BuildError> {
     let failed = |source| BuildError::File { at: at.to_string(), path: path.to_path_buf(), source };
     let mut hasher = sealift_format::Hasher::new();
-    let mut file = File::open(path).map_err(failed)?;
+    let open = || File::open(path).map(stop::Reader).map_err(failed);
+    let mut file = open()?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         match io::Read::read(&mut file, &mut buffer).map_err(failed)? {
@@ -262,7 +264,7 @@ fn add_file(packer: &mut Packer<'_>, path: &Path, at: &str) -> Result<Blob, Buil
     }
     let size = hasher.length();
     let blob = Blob { digest: hasher.finish(), size };
-    packer.add(&path.display().to_string(), blob, room(size), File::open(path).map_err(failed)?)?;
+    packer.add(&path.display().to_string(), blob, room(size), open()?)?;
     Ok(blob)
 }
 
@@ -319,7 +321,7 @@ fn assemble(
     writer.segment_and_index(&packed.segment.bytes, index)?;
     for pack in &packed.packs {
         let path = spool.join(pack.digest.hex());
-        writer.pack(*pack, &mut File::open(&path)?)?;
+        writer.pack(*pack, &mut stop::Reader(File::open(&path)?))?;
         fs::remove_file(path)?;
     }
     Ok(writer.finish()?.1)

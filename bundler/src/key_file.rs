@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _};
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes,
+};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use sealift_format::keys::{PublicKey, SecretKey};
 use zeroize::Zeroizing;
@@ -53,6 +55,12 @@ pub enum KeyFileError {
         /// The expected form.
         form: &'static str,
     },
+    /// It holds a public key that is not that of its private key.
+    #[error("the public key in {path} is not that of the private key beside it")]
+    Halves {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is the other half of a key pair.
     #[error("{path} is a {found} key where a {wanted} key is wanted")]
     OtherHalf {
@@ -95,7 +103,7 @@ pub fn generate() -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
 pub fn write(path: &Path, seed: &[u8; 32]) -> Result<PathBuf, KeyFileError> {
     let key = SigningKey::from_bytes(seed);
     let public_path = public_path(path);
-    let bare = ed25519_dalek::pkcs8::KeypairBytes { secret_key: *seed, public_key: None };
+    let bare = KeypairBytes { secret_key: *seed, public_key: None };
     let private = bare.to_pkcs8_pem(LineEnding::LF).expect("32 bytes always encode");
     let public = key.verifying_key().to_public_key_pem(LineEnding::LF).expect("32 bytes always encode");
     let mut private_file = New::create(path, 0o600)?;
@@ -163,11 +171,12 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, KeyFileError> {
     if mode & 0o077 != 0 {
         return Err(KeyFileError::Open { path: path.to_path_buf(), mode });
     }
-    let key = SigningKey::from_pkcs8_pem(&text).map_err(|_| KeyFileError::Form {
+    let pair = KeypairBytes::from_pkcs8_pem(&text).map_err(|_| KeyFileError::Form {
         path: path.to_path_buf(),
         kind: "private",
         form: "PKCS#8, \"BEGIN PRIVATE KEY\"",
     })?;
+    let key = SigningKey::try_from(&pair).map_err(|_| KeyFileError::Halves { path: path.to_path_buf() })?;
     Ok(SecretKey::from_seed(&Zeroizing::new(key.to_bytes())))
 }
 
@@ -192,6 +201,8 @@ pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::pkcs8::PublicKeyBytes;
+
     use super::*;
 
     #[test]
@@ -203,6 +214,24 @@ mod tests {
         assert!(matches!(&error, KeyFileError::Write { path: p, .. } if *p == public_path(&path)), "{error}");
         assert!(!path.exists());
         assert_eq!(fs::read_to_string(public_path(&path)).expect("still there"), "mine");
+    }
+
+    #[test]
+    fn a_private_key_beside_the_public_key_of_another_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("release.key");
+        let public = |seed| PublicKeyBytes(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes());
+        for (of, fits) in [(7, true), (8, false)] {
+            let pair = KeypairBytes { secret_key: [7; 32], public_key: Some(public(of)) };
+            let pem = pair.to_pkcs8_pem(LineEnding::LF).expect("it encodes");
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("made");
+            file.write_all(pem.as_bytes()).expect("written");
+            match read_secret(&path) {
+                Ok(key) => assert!(fits && key.public() == SecretKey::from_seed(&[7; 32]).public()),
+                Err(error) => assert!(!fits && matches!(error, KeyFileError::Halves { .. }), "{error}"),
+            }
+        }
     }
 
     #[test]

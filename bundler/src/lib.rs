@@ -5,6 +5,7 @@
 pub mod build;
 pub mod chart;
 pub mod collect;
+mod entry;
 pub mod key_file;
 pub mod packer;
 pub mod prove;

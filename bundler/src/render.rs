@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 mod check;
 mod helm;
@@ -18,8 +19,23 @@ pub use images::NamedImage;
 
 use crate::chart::Chart;
 
-/// Most bytes that a chart may render to.
-pub const MAX_RENDERED: u64 = 64 << 20;
+/// What one run of Helm may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Address space in bytes. Helm 3 and 4 need about 1.3 GiB of it, most never touched.
+    pub memory: u64,
+    /// How long it may take; twice as much processor time, which ends it even if nobody waits for it any more.
+    pub time: Duration,
+    /// Bytes that a chart may render to, and of any file that Helm writes.
+    pub output: u64,
+}
+
+impl Default for Limits {
+    /// 4 GiB, two minutes, 64 MiB.
+    fn default() -> Self {
+        Self { memory: 4 << 30, time: Duration::from_secs(120), output: 64 << 20 }
+    }
+}
 
 /// A chart and how it is installed.
 #[derive(Debug, Clone)]
@@ -87,6 +103,14 @@ pub enum RenderError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// Helm cannot be limited, so it was not let run.
+    #[error("cannot limit {}", path.display())]
+    Unlimited {
+        /// The program.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
     /// The folder for Helm's files cannot be made or used.
     #[error("cannot use a temporary folder for Helm")]
     Temporary {
@@ -103,7 +127,7 @@ pub enum RenderError {
         /// What Helm said, cut short.
         message: String,
     },
-    /// Helm ran too long or wrote too much.
+    /// Helm wanted too much memory, ran too long or wrote too much.
     #[error("chart {chart} (release {release}) takes more than {limit} to render")]
     Limit {
         /// The chart.

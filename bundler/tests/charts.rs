@@ -1,23 +1,24 @@
 //! Charts with the real Helm: what it renders, what it leaves out, and whether it reads what we pack.
 //!
-//! Runs with every Helm binary in `SEALIFT_HELM` (separated like `PATH`); without it nothing is
+//! Runs with every Helm binary in `SEALIFT_TEST_HELMS` (separated like `PATH`); without it nothing is
 //! tried, and the tests say so.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use sealift_bundler::chart::Chart;
-use sealift_bundler::render::{Helm, Installation, RenderError, Rendered, Rendering, render};
+use sealift_bundler::render::{Helm, Installation, Limits, RenderError, Rendered, Rendering, render};
 use tempfile::TempDir;
 
 fn helms() -> Vec<Helm> {
-    let Some(paths) = std::env::var_os("SEALIFT_HELM") else {
-        eprintln!("SEALIFT_HELM is not set: not tried with a real Helm");
+    let Some(paths) = std::env::var_os("SEALIFT_TEST_HELMS") else {
+        eprintln!("SEALIFT_TEST_HELMS is not set: not tried with a real Helm");
         return Vec::new();
     };
-    std::env::split_paths(&paths).map(|path| Helm::at(&path).expect("SEALIFT_HELM names Helm")).collect()
+    std::env::split_paths(&paths).map(|path| Helm::at(&path).expect("SEALIFT_TEST_HELMS names Helm")).collect()
 }
 
 fn write(folder: &Path, files: &[(&str, &str)]) {
@@ -213,4 +214,108 @@ fn a_program_that_is_not_helm_is_told_apart() {
         Rendering::NotRendered(warning) => assert!(warning.to_string().contains("--helm")),
         Rendering::Rendered(_) => unreachable!("there is no Helm"),
     }
+}
+
+/// What a chart with this template ends with under these limits, the limits of the process that rendered it, and
+/// how long it took. The process is gone by then.
+fn bomb(helm: &Helm, limits: Limits, release: &str, template: &str) -> (String, String, Duration) {
+    let folder = TempDir::new().expect("a temporary folder");
+    write(
+        &folder.path().join("bomb"),
+        &[("Chart.yaml", "apiVersion: v2\nname: bomb\nversion: 1.0.0\n"), ("templates/bomb.yaml", template)],
+    );
+    let chart = Chart::from_path(&folder.path().join("bomb")).expect("a sound chart");
+    let (helm, begun) = (helm.clone().within(limits), Instant::now());
+    let (error, seen) = std::thread::scope(|scope| {
+        let renders = scope.spawn(|| {
+            let what = Installation { release, ..installation(&chart, &[]) };
+            render(Some(&helm), &[what]).expect_err("it takes too much")
+        });
+        let mut seen = String::new();
+        while !renders.is_finished() {
+            let found = rendering(release).first().map(|pid| fs::read_to_string(format!("/proc/{pid}/limits")));
+            seen = found.and_then(Result::ok).filter(|text| !text.is_empty()).unwrap_or(seen);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        (renders.join().expect("it answers"), seen)
+    });
+    assert_eq!(rendering(release), Vec::<String>::new(), "it goes on");
+    assert!(matches!(&error, RenderError::Limit { .. }), "{error}");
+    (error.to_string(), seen, begun.elapsed())
+}
+
+/// The processes that have this word on their command line.
+fn rendering(release: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let has = |pid: &String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|b| *b == 0).any(|word| word == release.as_bytes())
+    };
+    processes.map(|p| p.file_name().to_string_lossy().into_owned()).filter(has).collect()
+}
+
+#[test]
+fn a_chart_that_wants_all_memory_is_stopped() {
+    for helm in helms() {
+        let limits = Limits { memory: 2 << 30, ..Limits::default() };
+        let (error, seen, _) = bomb(&helm, limits, "hungry", "a: {{ until 40000000 | len }}");
+        assert_eq!(error, "chart bomb (release hungry) takes more than 2048 MiB of memory to render");
+        for (name, value) in [
+            ("Max address space", "2147483648"),
+            ("Max cpu time", "240"),
+            ("Max file size", "67108865"),
+            ("Max core file size", "0"),
+        ] {
+            let line = seen.lines().find(|line| line.starts_with(name)).expect("it was seen");
+            assert_eq!(line[name.len()..].split_whitespace().next(), Some(value), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_chart_that_never_ends_is_stopped() {
+    const TWICE: &str = "{{- define \"twice\" }}{{ if gt . 0 }}{{ include \"twice\" (sub . 1 | int) }}\
+        {{ include \"twice\" (sub . 1 | int) }}{{ end }}{{ end }}a: {{ include \"twice\" 60 }}";
+    for helm in helms() {
+        let limits = Limits { time: Duration::from_secs(1), ..Limits::default() };
+        let (error, _, took) = bomb(&helm, limits, "endless", TWICE);
+        assert_eq!(error, "chart bomb (release endless) takes more than 1s to render");
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+}
+
+#[test]
+fn a_chart_that_prints_without_measure_is_stopped() {
+    let template = "{{ range until 3000 }}{{ repeat 1000 \"x\" | quote }}: a\n{{ end }}";
+    for helm in helms() {
+        let limits = Limits { output: 1 << 20, ..Limits::default() };
+        let (error, ..) = bomb(&helm, limits, "talkative", template);
+        assert_eq!(error, "chart bomb (release talkative) takes more than 1048576 bytes of output to render");
+    }
+}
+
+/// A program that says that it is Helm, and does this when it renders.
+fn impostor(folder: &Path, script: &str) -> Helm {
+    let (text, path) = (folder.join("script"), folder.join("helm"));
+    fs::write(&text, format!("#!/bin/sh\n[ \"$1\" = template ] || exec echo v3.0.0\n{script}\n")).expect("a file");
+    // written by another process: what this one has open for writing its children have open too, and cannot be run
+    let copied = Command::new("install").args([&text, &path]).status().expect("install");
+    assert!(copied.success());
+    Helm::at(&path).expect("it says so")
+}
+
+#[test]
+fn what_helm_started_ends_with_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let helm = impostor(folder.path(), "sh -c 'sleep 1000; :' slow");
+    let limits = Limits { time: Duration::from_millis(300), ..Limits::default() };
+    bomb(&helm, limits, "slow", "a: b");
+}
+
+#[test]
+fn a_helm_that_ran_out_of_processor_time_is_told_as_such() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let helm = impostor(folder.path(), "echo 'SIGXCPU: CPU time limit exceeded' >&2; exit 2");
+    let (error, ..) = bomb(&helm, Limits::default(), "busy", "a: b");
+    assert_eq!(error, "chart bomb (release busy) takes more than 120s to render");
 }

@@ -11,6 +11,7 @@ use tar::{Archive, EntryType};
 
 use super::metadata::{self, Dependencies, Dependency, Kind, Metadata};
 use super::{ChartError, MAX_FILE, MAX_FILES, MAX_UNPACKED};
+use crate::entry;
 
 const MAX_NAME: usize = 512;
 const MAX_NESTED: usize = 8;
@@ -64,6 +65,9 @@ pub(super) fn read(chart: &str, tgz: &[u8]) -> Result<Files, ChartError> {
                 return Err(refuse(&shown, "is a link or special file; a chart holds regular files only"));
             }
         };
+        if let Some(reason) = entry::dispute(&mut entry).map_err(broken)? {
+            return Err(refuse(&shown, reason));
+        }
         let (first, inner) = name.split_once('/').unwrap_or((name, ""));
         if inner.is_empty() && !is_folder {
             return Err(refuse(&shown, "is not in the chart's folder"));

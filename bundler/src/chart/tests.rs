@@ -65,13 +65,17 @@ fn a_packed_chart_stays_as_it_is() {
 #[test]
 fn refuses_hostile_charts() {
     let own = file("web/Chart.yaml", CHART_YAML);
-    let long = format!("web/{}", "a/".repeat(40));
+    let long = format!("web/{}x", "a/".repeat(40));
     for (entries, part) in [
         (vec![own, ("web/Chart.lock", EntryType::Symlink, "/etc/passwd")], "regular files only"),
         (vec![own, ("web/x", EntryType::Link, "web/Chart.yaml")], "regular files only"),
         (vec![own, ("web/x", EntryType::Fifo, "")], "regular files only"),
         (vec![own, ("web/x", EntryType::Char, "")], "regular files only"),
         (vec![own, ("web/x", EntryType::GNUSparse, "")], ""),
+        (vec![own, ("x", EntryType::XHeader, "13 size=1536\n"), file("web/x", "x")], "has two sizes"),
+        (vec![own, ("x", EntryType::XHeader, "21 GNU.sparse.size=1\n"), file("web/x", "x")], "is a sparse file"),
+        (vec![own, ("web/x/", EntryType::Directory, "hidden")], "has content"),
+        (vec![own, file("web/x/", "hidden")], "folder's name"),
         (vec![own, file("web/../../x", "")], "leaves its folder"),
         (vec![own, file("/web/x", "")], "leaves its folder"),
         (vec![own, file("../web/x", "")], "leaves its folder"),

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use sealift_bundler::build::{self, BuildError, Built, Ingredients, KeyError, ReadChart, Spool};
+use sealift_bundler::build::{self, BuildError, Ingredients, KeyError, ReadChart, Spool};
 use sealift_bundler::chart::{Chart, ChartError};
-use sealift_bundler::collect::{self, CollectError, Collected};
+use sealift_bundler::collect::{self, CollectError, Collected, CollectedImage};
 use sealift_bundler::key_file;
 use sealift_bundler::packer::PackError;
 use sealift_bundler::prove;
@@ -13,7 +13,7 @@ use sealift_bundler::recipe::{ChartPlace, Recipe, RecipeError};
 use sealift_bundler::render::{self, Helm, Installation, RenderError, Rendering, check_images};
 use sealift_bundler::source::SourceError;
 use sealift_bundler::source::registry::{PullError, PullOptions, RegistrySource};
-use sealift_console::{Exit, Failure, Output, Table, bytes, escape};
+use sealift_console::{Exit, Failure, Output, Table, bytes, count, escape};
 use sealift_format::Digest;
 use sealift_format::keys::{PublicKey, SecretKey};
 use sealift_format::trust::Vendor;
@@ -71,6 +71,39 @@ struct ImageRow {
     digest_is_new: bool,
 }
 
+impl ImageRow {
+    fn of(image: &CollectedImage) -> Self {
+        Self {
+            image: image.reference.to_string(),
+            digest: image.top.digest,
+            taken_from: image.resolved_from.clone(),
+            digest_is_new: image.made_digest,
+        }
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut table = Table::new(&["IMAGE", "DIGEST"]);
+        for row in &self.images {
+            table.row(&[&row.image, &row.digest.to_string()]);
+        }
+        format!(
+            "{}\n{} {} (epoch {} seq {}): {} from {} of image content, in {:.1} s\nmanifest {}\n{}",
+            table.text(),
+            self.product,
+            self.version,
+            self.epoch,
+            self.seq,
+            bytes(self.bytes),
+            bytes(self.image_bytes),
+            self.seconds,
+            self.manifest,
+            self.bundle.display()
+        )
+    }
+}
+
 pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
     let started = Instant::now();
     let recipe = Recipe::read(&args.recipe).map_err(|e| recipe_failure(&e))?;
@@ -100,7 +133,7 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
         tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
 
     let charts = read_charts(&recipe, downloads.path())?;
-    out.note(format!("collecting {} images", recipe.images.len()));
+    out.note(format!("collecting {}", count(recipe.images.len(), "image")));
     let images = collect::collect(&recipe, &|entry, reference| {
         let host = entry.plain_http.then(|| reference.registry.clone());
         let ca = entry.ca.as_ref().map(|p| recipe.resolve(p));
@@ -122,14 +155,28 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
             .hint("the image is damaged or lies about its content: build or pull it again")
     })?;
     drop(bar);
-    out.note(format!("{} layers proven by digest and diff id", proven.len()));
+    out.note(format!("{} proven by digest and diff id", count(proven.len(), "layer")));
     let checked = check_charts(args, &recipe, &charts, &images, out)?;
 
     let bar = out.bar("packing", total);
     let parts = Ingredients { recipe: &recipe, charts: &charts, images: &images, created_at, level: args.level };
     let built = build::build(&parts, &vendor, &keys, &spool, &|n| bar.advance(n)).map_err(|e| build_failure(&e))?;
     drop(bar);
-    report(args, &recipe, &images, &built, checked, total, started.elapsed().as_secs_f64(), out);
+    let report = Report {
+        bundle: args.out.clone(),
+        product: recipe.product.to_string(),
+        version: built.manifest.version.clone(),
+        epoch: built.manifest.epoch,
+        seq: built.manifest.seq,
+        manifest: built.digest,
+        bytes: built.bytes,
+        image_bytes: total,
+        packs: built.manifest.packs.len(),
+        images: images.images.iter().map(ImageRow::of).collect(),
+        images_checked_against_charts: checked,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    out.result(&report, || report.text());
     Ok(())
 }
 
@@ -241,61 +288,6 @@ fn check_charts(
     Ok(true)
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is one line of the report")]
-fn report(
-    args: &BuildArgs,
-    recipe: &Recipe,
-    images: &Collected,
-    built: &Built,
-    checked: bool,
-    total: u64,
-    seconds: f64,
-    out: &Output,
-) {
-    let report = Report {
-        bundle: args.out.clone(),
-        product: recipe.product.to_string(),
-        version: built.manifest.version.clone(),
-        epoch: built.manifest.epoch,
-        seq: built.manifest.seq,
-        manifest: built.digest,
-        bytes: built.bytes,
-        image_bytes: total,
-        packs: built.manifest.packs.len(),
-        images: images
-            .images
-            .iter()
-            .map(|i| ImageRow {
-                image: i.reference.to_string(),
-                digest: i.top.digest,
-                taken_from: i.resolved_from.clone(),
-                digest_is_new: i.made_digest,
-            })
-            .collect(),
-        images_checked_against_charts: checked,
-        seconds,
-    };
-    out.result(&report, || {
-        let mut table = Table::new(&["IMAGE", "DIGEST"]);
-        for row in &report.images {
-            table.row(&[&row.image, &row.digest.to_string()]);
-        }
-        format!(
-            "{}\n{} {} (epoch {} seq {}): {} from {} of image content, in {:.1} s\nmanifest {}\n{}",
-            table.text(),
-            report.product,
-            report.version,
-            report.epoch,
-            report.seq,
-            bytes(report.bytes),
-            bytes(report.image_bytes),
-            report.seconds,
-            report.manifest,
-            report.bundle.display()
-        )
-    });
-}
-
 fn recipe_failure(error: &RecipeError) -> Failure {
     let failure = Failure::from_error(Exit::Recipe, error);
     match error {
@@ -348,7 +340,13 @@ fn with_pull_hint(failure: Failure, error: &PullError) -> Failure {
 }
 
 fn render_failure(error: &RenderError) -> Failure {
-    Failure::from_error(Exit::Helm, error)
+    let failure = Failure::from_error(Exit::Helm, error);
+    match error {
+        RenderError::Limit { .. } => {
+            failure.hint("run \"helm template\" on the chart with the recipe's values to see what it makes")
+        }
+        _ => failure,
+    }
 }
 
 fn build_failure(error: &BuildError) -> Failure {

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use sealift_console::{Failure, Output, Table, bytes};
+use sealift_console::{Failure, Output, Table, bytes, count, stop};
+use sealift_format::Digest;
 use sealift_format::limits::Limits;
 use sealift_format::manifest::Manifest;
 use sealift_format::reader::{BundleReader, Want};
-use sealift_format::trust::TrustStore;
+use sealift_format::trust::{TrustStore, Verified};
 
 use super::{read_root, refused, unreadable};
 
@@ -25,9 +26,19 @@ pub(crate) struct InspectArgs {
 pub(crate) fn run(args: &InspectArgs, out: &Output) -> Result<(), Failure> {
     let mut trust = TrustStore::default();
     trust.add(read_root(&args.root)?);
-    let path = &args.bundle;
+    let path = args.bundle.clone();
+    let verified = stop::unless_requested(move || read_seal(&path, &trust))??;
+    let manifest = verified.get();
+    out.result(manifest, || {
+        let signers: Vec<String> = verified.signers().iter().map(ToString::to_string).collect();
+        format!("{}signed by {}\nmanifest  {}\n", describe(manifest), signers.join(", "), verified.digest())
+    });
+    Ok(())
+}
+
+fn read_seal(path: &Path, trust: &TrustStore) -> Result<Verified<Manifest>, Failure> {
     let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    let mut reader = BundleReader::new(&trust, Limits::default());
+    let mut reader = BundleReader::new(trust, Limits::default());
     while reader.manifest().is_none() {
         let Want::Bytes(n) = reader.want() else { unreachable!("a seal comes first") };
         let mut piece = vec![0; n];
@@ -37,18 +48,12 @@ pub(crate) fn run(args: &InspectArgs, out: &Output) -> Result<(), Failure> {
         })?;
         reader.feed(&piece).map_err(|e| refused(path, &e))?;
     }
-    let verified = reader.manifest().expect("the loop ends with a manifest");
-    let manifest = verified.get();
-    out.result(manifest, || {
-        let signers: Vec<String> = verified.signers().iter().map(ToString::to_string).collect();
-        format!("{}signed by {}\nmanifest  {}\n", describe(manifest), signers.join(", "), verified.digest())
-    });
-    Ok(())
+    Ok(reader.manifest().expect("the loop ends with a manifest").clone())
 }
 
 fn describe(manifest: &Manifest) -> String {
     let mut text = format!(
-        "{} {} ({}, channel {}, epoch {} seq {})\n{} in {} packs\n",
+        "{} {} ({}, channel {}, epoch {} seq {})\n{} in {}\n",
         manifest.product,
         manifest.version,
         manifest.vendor,
@@ -56,7 +61,7 @@ fn describe(manifest: &Manifest) -> String {
         manifest.epoch,
         manifest.seq,
         bytes(manifest.stored_size()),
-        manifest.packs.len()
+        count(manifest.packs.len(), "pack")
     );
     if !manifest.charts.is_empty() {
         let mut table = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
@@ -73,20 +78,27 @@ fn describe(manifest: &Manifest) -> String {
         }
         text = format!("{text}\n{}", table.text());
     }
-    let named = manifest.licences.iter().map(|n| ("licence", n)).chain(manifest.files.iter().map(|n| ("file", n)));
-    let mut table = Table::new(&["KIND", "NAME", "SIZE", "DIGEST"]);
-    let mut rows = 0;
-    for (kind, blob) in named {
-        table.row(&[kind, blob.name.as_str(), &bytes(blob.size), &blob.digest.to_string()]);
-        rows += 1;
-    }
-    for (tool, platforms) in &manifest.tools.0 {
-        for (platform, blob) in &platforms.0 {
-            table.row(&["tool", &format!("{tool} {platform}"), &bytes(blob.size), &blob.digest.to_string()]);
-            rows += 1;
+    let mut others: Vec<(&str, String, Digest, u64)> = Vec::new();
+    for chart in &manifest.charts {
+        for (n, values) in chart.values.iter().enumerate() {
+            let name = format!("{}/values-{}.yaml", chart.release, n + 1);
+            others.push(("values", name, values.digest, values.size));
         }
     }
-    if rows > 0 {
+    if let Some(notes) = &manifest.notes {
+        others.push(("notes", "notes.txt".into(), notes.digest, notes.size));
+    }
+    let named = manifest.licences.iter().map(|n| ("licence", n)).chain(manifest.files.iter().map(|n| ("file", n)));
+    others.extend(named.map(|(kind, blob)| (kind, blob.name.to_string(), blob.digest, blob.size)));
+    for (tool, platforms) in &manifest.tools.0 {
+        let tools = platforms.0.iter();
+        others.extend(tools.map(|(platform, blob)| ("tool", format!("{tool} {platform}"), blob.digest, blob.size)));
+    }
+    let mut table = Table::new(&["KIND", "NAME", "SIZE", "DIGEST"]);
+    for (kind, name, digest, size) in &others {
+        table.row(&[*kind, name, &bytes(*size), &digest.to_string()]);
+    }
+    if !others.is_empty() {
         text = format!("{text}\n{}", table.text());
     }
     text + "\n"

@@ -55,6 +55,8 @@ pub(crate) fn key_failure(error: &KeyFileError) -> Failure {
             failure.hint("run as the user who owns the key file")
         }
         KeyFileError::Read { .. } => failure.hint("check the path; \"sealift-bundler keygen\" makes a key pair"),
+        KeyFileError::Halves { .. } => failure
+            .hint("take the key from where it was made, or make another key pair with \"sealift-bundler keygen\""),
         KeyFileError::Weak { .. } => failure.hint("make another key pair with \"sealift-bundler keygen\""),
         KeyFileError::Random => failure.hint("try again once the machine has started fully"),
     }

@@ -1,9 +1,9 @@
 //! `verify`: reads a finished bundle once and checks every byte.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use sealift_console::{Failure, Output, bytes};
+use sealift_console::{Failure, Output, bytes, count, escape, stop};
 use sealift_format::drive::{self, Discard, DriveError, Source};
 use sealift_format::reader::BundleReader;
 use sealift_format::trust::TrustStore;
@@ -45,37 +45,43 @@ impl Source for Plain {}
 pub(crate) fn run(args: &VerifyArgs, out: &Output) -> Result<(), Failure> {
     let mut trust = TrustStore::default();
     trust.add(read_root(&args.root)?);
-    let path = &args.bundle;
+    let path = args.bundle.clone();
+    let report = stop::unless_requested(move || check(&path, &trust))??;
+    out.result(&report, || human(&args.bundle, &report));
+    Ok(())
+}
+
+fn check(path: &Path, trust: &TrustStore) -> Result<Report, Failure> {
     let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    let mut reader = BundleReader::new(&trust, Limits::default());
+    let mut reader = BundleReader::new(trust, Limits::default());
     drive::drive(&mut reader, &mut Plain(file), &mut Discard).map_err(|e| match e {
         DriveError::Refused(error) => refused(path, &error),
         DriveError::Read { source, .. } => unreadable(path, &source),
         DriveError::Sink(never) => match never {},
     })?;
     let manifest = reader.manifest().expect("a bundle that was read has a manifest");
-    let report = Report {
+    Ok(Report {
         product: manifest.get().product.to_string(),
         version: manifest.get().version.clone(),
         manifest: manifest.digest(),
         signers: manifest.signers().iter().map(ToString::to_string).collect(),
         bytes: reader.offset(),
         missing_packs: reader.missing().iter().map(|p| p.digest).collect(),
+    })
+}
+
+fn human(path: &Path, report: &Report) -> String {
+    let missing = match report.missing_packs.len() {
+        0 => String::new(),
+        n => format!("\nthin: {} left out", count(n, "pack")),
     };
-    out.result(&report, || {
-        let missing = match report.missing_packs.len() {
-            0 => String::new(),
-            n => format!("\nthin: {n} packs are left out"),
-        };
-        format!(
-            "{}: {} {} is sound ({}, signed by {}){missing}\nmanifest {}",
-            path.display(),
-            report.product,
-            report.version,
-            bytes(report.bytes),
-            report.signers.join(", "),
-            report.manifest
-        )
-    });
-    Ok(())
+    format!(
+        "{}: {} {} is sound ({}, signed by {}){missing}\nmanifest {}",
+        path.display(),
+        report.product,
+        escape(&report.version),
+        bytes(report.bytes),
+        report.signers.join(", "),
+        report.manifest
+    )
 }

@@ -3,16 +3,18 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use sealift_console::stop::{self, Stopped};
 use tempfile::TempDir;
 
-use super::{Installation, MAX_RENDERED, RenderError};
+use super::{Installation, Limits, RenderError};
 
-const MOST_TIME: Duration = Duration::from_secs(120);
 const MOST_MESSAGE: u64 = 16 << 10;
 
 /// A Helm binary, version 3 or 4.
@@ -20,6 +22,7 @@ const MOST_MESSAGE: u64 = 16 << 10;
 pub struct Helm {
     path: PathBuf,
     version: String,
+    limits: Limits,
 }
 
 impl Helm {
@@ -52,16 +55,23 @@ impl Helm {
         // the folder it is run in is another one
         let path = std::path::absolute(path).map_err(|source| RenderError::Run { path: path.to_path_buf(), source })?;
         let home = Home::new()?;
-        let output = home.run(&path, |command| {
+        let limits = Limits::default();
+        let output = home.run(&path, limits, |command| {
             command.args(["version", "--short"]);
         })?;
         let answer: String = String::from_utf8_lossy(&output.stdout).trim().chars().take(100).collect();
         match &output.end {
             End::Exit(status) if status.success() && (answer.starts_with("v3.") || answer.starts_with("v4.")) => {
-                Ok(Self { path, version: answer })
+                Ok(Self { path, version: answer, limits })
             }
             _ => Err(RenderError::NotHelm { path, answer }),
         }
+    }
+
+    /// The same Helm, with other limits than the default ones.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The version, as Helm says it, for example `v3.20.2`.
@@ -85,7 +95,7 @@ impl Helm {
         for file in &installation.values {
             values.push(std::path::absolute(file).map_err(|source| RenderError::Temporary { source })?);
         }
-        let output = home.run(&self.path, |command| {
+        let output = home.run(&self.path, self.limits, |command| {
             command.arg("template").arg(installation.release).arg(&chart);
             command.args(["--namespace", installation.namespace, "--include-crds"]);
             for file in &values {
@@ -96,15 +106,12 @@ impl Helm {
             }
         })?;
         let (name, release) = (installation.chart.metadata.name.clone(), installation.release.to_string());
+        let limits = self.limits;
+        let limit = |limit| Err(RenderError::Limit { chart: name.clone(), release: release.clone(), limit });
         match output.end {
-            End::TooLong => {
-                let limit = format!("{} seconds", MOST_TIME.as_secs());
-                Err(RenderError::Limit { chart: name, release, limit })
-            }
-            End::TooMuch => {
-                let limit = format!("{MAX_RENDERED} bytes");
-                Err(RenderError::Limit { chart: name, release, limit })
-            }
+            End::TooMuchMemory => limit(format!("{} MiB of memory", limits.memory >> 20)),
+            End::TooLong => limit(format!("{:?}", limits.time)),
+            End::TooMuch => limit(format!("{} bytes of output", limits.output)),
             End::Exit(status) if !status.success() => {
                 let message = String::from_utf8_lossy(&output.stderr).trim().to_string();
                 let message = if message.is_empty() { format!("helm ended with {status}") } else { message };
@@ -133,6 +140,7 @@ struct Output {
 
 enum End {
     Exit(ExitStatus),
+    TooMuchMemory,
     TooLong,
     TooMuch,
 }
@@ -143,7 +151,7 @@ impl Home {
         folder.map(|folder| Self { folder }).map_err(|source| RenderError::Temporary { source })
     }
 
-    fn run(&self, program: &Path, arguments: impl FnOnce(&mut Command)) -> Result<Output, RenderError> {
+    fn run(&self, program: &Path, limits: Limits, arguments: impl FnOnce(&mut Command)) -> Result<Output, RenderError> {
         let temporary = |source| RenderError::Temporary { source };
         let (stdout, stderr) = (self.folder.path().join("stdout"), self.folder.path().join("stderr"));
         let home = self.folder.path().join("home");
@@ -154,35 +162,77 @@ impl Home {
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HELM_PLUGINS", "KUBECONFIG"] {
             command.env(variable, home.join(variable));
         }
-        command.stdin(Stdio::null());
+        // what is typed at a terminal reaches this program only, which then ends Helm
+        command.stdin(Stdio::null()).process_group(0);
         command.stdout(File::create(&stdout).map_err(temporary)?);
         command.stderr(File::create(&stderr).map_err(temporary)?);
         let failed = |source| RenderError::Run { path: program.to_path_buf(), source };
         let mut child = command.spawn().map_err(failed)?;
+        // by now it is the program, which has read nothing yet
+        if let Err(source) = limit(&child, limits) {
+            end(&mut child).map_err(failed)?;
+            return Err(RenderError::Unlimited { path: program.to_path_buf(), source });
+        }
         let start = Instant::now();
         let mut pause = Duration::from_millis(2);
-        let end = loop {
+        let ended = loop {
             if let Some(status) = child.try_wait().map_err(failed)? {
                 break End::Exit(status);
             }
-            let written = fs::metadata(&stdout).map_or(0, |meta| meta.len());
-            let end = match (written > MAX_RENDERED, start.elapsed() > MOST_TIME) {
-                (true, _) => End::TooMuch,
-                (_, true) => End::TooLong,
-                _ => {
-                    sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(50));
-                    continue;
-                }
-            };
-            child.kill().map_err(failed)?;
-            child.wait().map_err(failed)?;
-            break end;
+            if start.elapsed() > limits.time {
+                end(&mut child).map_err(failed)?;
+                break End::TooLong;
+            }
+            if stop::is_requested() {
+                end(&mut child).map_err(failed)?;
+                return Err(failed(Stopped.into()));
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
         };
-        let stdout = read(&stdout, MAX_RENDERED + 1).map_err(temporary)?;
-        let end = if stdout.len() as u64 > MAX_RENDERED { End::TooMuch } else { end };
-        Ok(Output { stdout, stderr: read(&stderr, MOST_MESSAGE).map_err(temporary)?, end })
+        let stdout = read(&stdout, limits.output + 1).map_err(temporary)?;
+        let stderr = read(&stderr, MOST_MESSAGE).map_err(temporary)?;
+        let end = match ended {
+            // Helm does not see that what it writes is cut off at the limit
+            End::Exit(_) if stdout.len() as u64 > limits.output => End::TooMuch,
+            End::Exit(status) if !status.success() => why(&stderr).unwrap_or(End::Exit(status)),
+            other => other,
+        };
+        Ok(Output { stdout, stderr, end })
     }
+}
+
+/// Limits a program that has just been started.
+fn limit(child: &Child, limits: Limits) -> io::Result<()> {
+    let cpu = (limits.time * 2).as_secs().max(1);
+    for (resource, soft, hard) in [
+        (Resource::As, limits.memory, limits.memory),
+        (Resource::Cpu, cpu, cpu + 5),
+        (Resource::Fsize, limits.output + 1, limits.output + 1),
+        (Resource::Core, 0, 0),
+    ] {
+        // a harder limit that is there already, and was handed on, stays
+        let hard = rustix::process::getrlimit(resource).maximum.map_or(hard, |there| there.min(hard));
+        let new = Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) };
+        rustix::process::prlimit(Some(Pid::from_child(child)), resource, new)?;
+    }
+    Ok(())
+}
+
+/// Ends a program and what it has started.
+fn end(child: &mut Child) -> io::Result<()> {
+    rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL)?;
+    child.wait().map(drop)
+}
+
+/// The limit that Go's runtime gave up at, if that is how it ended.
+fn why(stderr: &[u8]) -> Option<End> {
+    let text = String::from_utf8_lossy(stderr);
+    text.lines().find_map(|line| match line {
+        _ if line.starts_with("fatal error: ") && line.contains("memory") => Some(End::TooMuchMemory),
+        _ if line.starts_with("SIGXCPU: ") => Some(End::TooLong),
+        _ => None,
+    })
 }
 
 fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {

@@ -1,7 +1,9 @@
 //! Tar archives that hold images: entries by name and offset, read where they lie.
 //!
 //! Nothing is extracted and no link is followed. An archive with two entries of one name, with a
-//! name that leaves its folder, or cut short is refused before anything in it is used.
+//! name that leaves its folder, with something that readers of tar take for different things, or cut
+//! short is refused before anything in it is used. Names are compared byte by byte: two that differ in
+//! capitals only are two names, and of an image only the one that is asked for is read.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ use tar::{Archive, EntryType};
 
 use super::oci_layout::{LayoutFiles, OciLayout, open_file};
 use super::{Place, SourceError, docker_archive};
+use crate::entry;
 
 const MAX_ENTRIES: usize = 200_000;
 const MAX_NAME: usize = 1024;
@@ -114,7 +117,7 @@ fn read_entries(file: File, length: u64, place: &str) -> Result<BTreeMap<String,
     let mut archive = Archive::new(Metered { file, allowance: Rc::clone(&allowance) });
     let mut entries = BTreeMap::new();
     for entry in archive.entries_with_seek().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
+        let mut entry = entry.map_err(broken)?;
         allowance.set(MAX_HEADERS);
         let name = entry_name(&entry.path_bytes(), place)?;
         let kind = match entry.header().entry_type() {
@@ -127,6 +130,9 @@ fn read_entries(file: File, length: u64, place: &str) -> Result<BTreeMap<String,
                 return Err(refused(place, &name, &format!("is of type {:?}", char::from(other.as_byte()))));
             }
         };
+        if let Some(reason) = entry::dispute(&mut entry).map_err(broken)? {
+            return Err(refused(place, &name, reason));
+        }
         if let Entry::File { offset, size } = kind
             && offset.checked_add(size).is_none_or(|end| end > length)
         {
@@ -195,5 +201,93 @@ impl Read for Metered {
 impl Seek for Metered {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+    const INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
+
+    fn record(key: &str, value: &str) -> Vec<u8> {
+        let rest = format!(" {key}={value}\n");
+        let length = (rest.len()..).find(|n| n.to_string().len() + rest.len() == *n).expect("a length");
+        format!("{length}{rest}").into_bytes()
+    }
+
+    /// What becomes of a sound layout with these entries behind it, cause by cause.
+    fn opened(entries: &[(&str, EntryType, &[u8])]) -> Result<(), String> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut builder = Builder::new(file.as_file());
+        let sound = [("oci-layout", EntryType::Regular, MARKER), ("index.json", EntryType::Regular, INDEX)];
+        for (name, kind, content) in sound.iter().chain(entries) {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.as_gnu_mut().expect("a GNU header").name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            builder.append(&header, *content).expect("a file");
+        }
+        builder.finish().expect("a file");
+        open(file.path()).map(drop).map_err(|error| {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {cause}")
+        })
+    }
+
+    fn refusal(entries: &[(&str, EntryType, &[u8])]) -> String {
+        opened(entries).expect_err("a refusal")
+    }
+
+    #[test]
+    fn an_entry_that_readers_take_for_different_things_is_refused() {
+        let file = ("x", EntryType::Regular, &[b'x'; 600][..]);
+        for (records, part) in [
+            (vec![("size", "1536")], "has two sizes"),
+            (vec![("size", "0")], "has two sizes"),
+            (vec![("size", "0x600")], "has two sizes"),
+            (vec![("size", "600"), ("size", "1536")], "says something twice"),
+            (vec![("path", "y"), ("path", "z")], "says something twice"),
+            (vec![("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")], "is a sparse file"),
+            (vec![("GNU.sparse.realsize", "7")], "is a sparse file"),
+            (vec![("GNU.sparse.offset", "0"), ("GNU.sparse.offset", "9")], "is a sparse file"),
+        ] {
+            let header: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
+            let text = refusal(&[("pax", EntryType::XHeader, &header), file]);
+            assert!(text.contains(part), "{records:?}: {text}");
+        }
+        let damaged = ("pax", EntryType::XHeader, &b"99 size=1536\n"[..]);
+        assert!(refusal(&[damaged, file]).contains("cannot be read"));
+        let (long, path) = (("long", EntryType::GNULongName, &b"y\0"[..]), record("path", "z"));
+        assert!(refusal(&[long, ("pax", EntryType::XHeader, &path), file]).contains("has two names"));
+        assert!(refusal(&[("x/", EntryType::Regular, b"")]).contains("folder's name"));
+        for kind in [EntryType::Directory, EntryType::Symlink, EntryType::Link] {
+            assert!(refusal(&[("x", kind, &[0; 512])]).contains("has content"), "{kind:?}");
+        }
+        refusal(&[("x", EntryType::GNUSparse, &[0; 512])]);
+    }
+
+    #[test]
+    fn an_extended_header_that_says_what_no_other_can_is_read() {
+        let file = ("x", EntryType::Regular, &[b'x'; 600][..]);
+        let name = format!("{}x", "long/".repeat(40));
+        let sound = [record("path", &name), record("size", "600"), record("mtime", "1.5")].concat();
+        opened(&[("pax", EntryType::XHeader, &sound), file]).expect("one name and one size");
+        let large = record("size", &((8_u64 << 30) + 1).to_string());
+        let text = refusal(&[("pax", EntryType::XHeader, &large), file]);
+        assert!(text.contains("reaches past the end"), "{text}");
+    }
+
+    #[test]
+    fn names_are_compared_byte_by_byte() {
+        opened(&[("INDEX.json", EntryType::Regular, b"{"), ("Oci-Layout", EntryType::Regular, b"")]).expect("others");
+        let text = refusal(&[("index.json", EntryType::Regular, INDEX)]);
+        assert!(text.contains("is there twice"), "{text}");
     }
 }

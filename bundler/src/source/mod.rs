@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use sealift_console::stop;
 use sealift_format::Digest;
 use sealift_format::oci::Descriptor;
 
@@ -48,14 +49,14 @@ impl SourceBlob {
     ///
     /// # Errors
     ///
-    /// The operating system's, if the file cannot be opened.
+    /// The operating system's, if the file cannot be opened. Reading ends with [`stop::Stopped`] once a signal has come.
     pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         match &self.place {
             Place::Memory(bytes) => Ok(Box::new(Cursor::new(bytes.clone()))),
             Place::File { path, offset } => {
                 let mut file = File::open(path)?;
                 file.seek(SeekFrom::Start(*offset))?;
-                Ok(Box::new(file.take(self.size)))
+                Ok(Box::new(stop::Reader(file.take(self.size))))
             }
         }
     }

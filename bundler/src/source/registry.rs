@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sealift_console::stop::{self, Stopped};
 use sealift_format::Digest;
 use sealift_format::oci::{
     Descriptor, ImageDocument, ImageManifest, MAX_DOCUMENT, MEDIA_DOCKER_LIST, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX,
@@ -63,6 +65,9 @@ pub enum PullError {
         /// What was asked for.
         reference: String,
     },
+    /// A signal came while it was waited for.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// What it has is not a document that we read.
     #[error("{reference} cannot be used")]
     Document {
@@ -193,8 +198,7 @@ impl RegistrySource {
         };
         let connection = self.connection(reference)?;
         let bytes = self
-            .runtime
-            .block_on(connection.manifest(&reference.repository, &name))?
+            .wait(connection.manifest(&reference.repository, &name))?
             .ok_or_else(|| PullError::NotFound { reference: spell(reference) })?;
         let media_type = ImageDocument::media_type_of(&bytes)
             .map_err(|source| PullError::Document { reference: spell(reference), source })?;
@@ -216,12 +220,9 @@ impl RegistrySource {
             return self.small_blob(reference, descriptor, MAX_DOCUMENT as u64);
         }
         let connection = self.connection(reference)?;
-        let bytes = self
-            .runtime
-            .block_on(connection.manifest(&reference.repository, &descriptor.digest.to_string()))?
-            .ok_or_else(|| PullError::NotFound {
-                reference: format!("{} in {}", descriptor.digest, spell(reference)),
-            })?;
+        let bytes = self.wait(connection.manifest(&reference.repository, &descriptor.digest.to_string()))?.ok_or_else(
+            || PullError::NotFound { reference: format!("{} in {}", descriptor.digest, spell(reference)) },
+        )?;
         let found = bytes.len() as u64;
         if found != descriptor.size {
             let (digest, expected) = (descriptor.digest, descriptor.size);
@@ -260,7 +261,7 @@ impl RegistrySource {
                 return Err(PullError::Size { reference: spell(reference), digest, expected, found });
             }
         }
-        self.runtime.block_on(async {
+        self.wait(async {
             let slots = Arc::new(Semaphore::new(TRANSFERS));
             let mut tasks = JoinSet::new();
             for (digest, size) in blobs {
@@ -278,6 +279,18 @@ impl RegistrySource {
             Ok::<_, PullError>(())
         })?;
         Ok(descriptors.iter().map(|descriptor| self.options.downloads.join(descriptor.digest.hex())).collect())
+    }
+
+    fn wait<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, PullError>
+    where
+        PullError: From<E>,
+    {
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = work => Ok(done?),
+                () = stop::requested() => Err(Stopped.into()),
+            }
+        })
     }
 
     // Credentials may be for a part of a registry, so there may be several connections to it.
