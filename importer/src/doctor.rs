@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
 
+use sealift_console::bytes;
 use semver::Version;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ pub const OLDEST_KUBERNETES: Version = Version::new(1, 28, 0);
 /// The first containerd that keeps pinned images when the kubelet cleans up.
 const PINS_FROM: Version = Version::new(1, 7, 0);
 /// Less free space than this is a problem: the kubelet begins to remove images.
-const LITTLE_SPACE: u64 = 2 << 30;
+const LITTLE_SPACE: u64 = 2_000_000_000;
 /// Less free space than this part of the whole is a warning: the kubelet cleans up above 85 %.
 const SPACE_PART: u64 = 7;
 
@@ -257,9 +258,9 @@ fn disk(directory: &Path, space: std::io::Result<Space>) -> Finding {
     match space {
         Err(error) => problem(check, format!("{place}: {error}"), "name a directory that can be used"),
         Ok(Space { free, total }) => {
-            let detail = format!("{} free of {} at {place}", size(free), size(total));
+            let detail = format!("{} free of {} at {place}", bytes(free), bytes(total));
             if free < LITTLE_SPACE {
-                problem(check, detail, format!("make room: less than {} is left", size(LITTLE_SPACE)))
+                problem(check, detail, format!("make room: less than {} is left", bytes(LITTLE_SPACE)))
             } else if free < total / SPACE_PART {
                 warning(check, detail, "the kubelet removes images when the disk is 85 % full: make room")
             } else {
@@ -278,11 +279,6 @@ fn lenient(text: &str) -> Option<Version> {
     let core = text.trim().trim_start_matches('v');
     let core = core.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
     Version::parse(core).ok()
-}
-
-fn size(bytes: u64) -> String {
-    let tenths = bytes.saturating_mul(10) >> 30;
-    format!("{}.{} GiB", tenths / 10, tenths % 10)
 }
 
 fn chain(error: &dyn StdError) -> String {
@@ -327,15 +323,13 @@ mod tests {
 
     #[test]
     fn judges_space() {
-        let gib = 1 << 30;
-        for (free, total, state) in [
-            (gib, 100 * gib, Health::Problem),
-            (5 * gib, 100 * gib, Health::Warning),
-            (50 * gib, 100 * gib, Health::Ok),
-        ] {
-            assert_eq!(disk(Path::new("/x"), Ok(Space { free, total })).state, state);
+        let gb = 1_000_000_000;
+        for (free, total, state) in
+            [(gb, 100 * gb, Health::Problem), (5 * gb, 100 * gb, Health::Warning), (50 * gb, 100 * gb, Health::Ok)]
+        {
+            let found = disk(Path::new("/x"), Ok(Space { free, total }));
+            assert_eq!((found.state, found.detail), (state, format!("{} free of 100.0 GB at /x", bytes(free))));
         }
-        assert_eq!(size(3 * gib / 2), "1.5 GiB");
     }
 
     #[test]

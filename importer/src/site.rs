@@ -150,7 +150,9 @@ impl Site {
 ///
 /// What the system said about the last one tried.
 pub fn space(path: &Path) -> std::io::Result<Space> {
-    let mut place = path;
+    // a relative path has parents too
+    let path = std::path::absolute(path)?;
+    let mut place = path.as_path();
     loop {
         match rustix::fs::statvfs(place) {
             Ok(found) => {
@@ -160,8 +162,8 @@ pub fn space(path: &Path) -> std::io::Result<Space> {
                 });
             }
             Err(rustix::io::Errno::NOENT) => match place.parent() {
-                Some(parent) if parent != Path::new("") => place = parent,
-                _ => return Err(rustix::io::Errno::NOENT.into()),
+                Some(parent) => place = parent,
+                None => return Err(rustix::io::Errno::NOENT.into()),
             },
             Err(error) => return Err(error.into()),
         }

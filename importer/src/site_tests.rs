@@ -145,6 +145,7 @@ fn space_of_a_path_that_is_not_there_yet() {
     let dir = tempfile::tempdir().expect("a directory");
     let here = space(dir.path()).expect("it is there");
     let there = space(&dir.path().join("a/b/c")).expect("its parent is there");
+    assert!(space(Path::new("not/there")).is_ok(), "a relative path has parents too");
     assert!(here.total > 0 && here.free <= here.total);
     assert_eq!(here.total, there.total);
 }

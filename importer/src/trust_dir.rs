@@ -133,18 +133,23 @@ pub fn remove(store: &Store, vendor: &Name) -> Result<(), TrustError> {
     Ok(())
 }
 
-/// Keeps the roots that a verified bundle brought, if they are newer than those that are kept.
+/// Keeps the roots that a verified bundle brought, if they follow those that are kept.
+///
+/// A vendor that is not trusted here any more, or by another root now, stays as it is.
 ///
 /// # Errors
 ///
 /// [`StoreError`].
 pub fn save(store: &Store, vendor: &Vendor) -> Result<(), StoreError> {
     let path = path(store, &vendor.root().vendor);
-    let bytes = bytes(vendor);
-    if fs::read(&path).is_ok_and(|old| old.len() >= bytes.len()) {
-        return Ok(());
-    }
-    store.write(&path, &bytes)
+    let kept = match fs::read(&path) {
+        Ok(bytes) => read_root_file(&bytes).unwrap_or_default(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(StoreError::Io { doing: "read", path, source }),
+    };
+    let new = vendor.envelopes();
+    let is_begun = !kept.is_empty() && kept.iter().zip(new).all(|(old, new)| old.body == new.body);
+    if is_begun && kept.len() < new.len() { store.write(&path, &bytes(vendor)) } else { Ok(()) }
 }
 
 fn path(store: &Store, vendor: &Name) -> PathBuf {

@@ -5,8 +5,10 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
-use crate::output::{Output, OutputArgs, escape, is_json_printed, print, say};
+use crate::output::{Output, OutputArgs, escape, escape_json, is_json_printed, print, say};
+use crate::stop::{self, Stopped};
 
 /// Exit codes. One for each thing that a script treats differently; the README lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub enum Exit {
     NotFound = 18,
     /// Another run holds the store.
     Busy = 19,
+    /// A signal ended it.
+    Interrupted = 130,
 }
 
 /// Why a command failed: what happened, what to do, and the exit code.
@@ -76,6 +80,19 @@ impl Failure {
         Self::new(exit, format!("{doing}: {}", chain(error)))
     }
 
+    /// The failure that it is when a signal came before it was done.
+    fn interrupted(self) -> Self {
+        match self.exit {
+            Exit::Interrupted => self,
+            _ => Self::interruption(&self.message),
+        }
+    }
+
+    fn interruption(message: &str) -> Self {
+        Self::new(Exit::Interrupted, format!("interrupted: {message}"))
+            .hint("run the same command again to finish the job: what is whole already is kept")
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {
@@ -95,23 +112,32 @@ impl Failure {
         &self.message
     }
 
+    fn document(&self) -> String {
+        let error = serde_json::json!({
+            "exit_code": self.exit as u8,
+            "kind": format!("{:?}", self.exit).to_lowercase(),
+            "message": self.message,
+            "hints": self.hints,
+        });
+        escape_json(&serde_json::json!({ "error": error }).to_string())
+    }
+
     fn report(&self, args: OutputArgs) {
         // a result that was printed says what is wrong: one document is what a script reads
         if args.json && !is_json_printed() {
-            let document = serde_json::json!({"error": {
-                "exit_code": self.exit as u8,
-                "kind": format!("{:?}", self.exit).to_lowercase(),
-                "message": self.message,
-                "hints": self.hints,
-            }});
             // the exit code says the same to a reader who cannot be reached
-            let _ = print(&document.to_string());
+            let _ = print(&self.document());
         }
-        let red = if args.colors() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        say(&format!("{}error{}: {}", red.0, red.1, escape(&self.message)));
+        report_error(args, &self.message);
         for hint in &self.hints {
             say(&format!("  help: {}", escape(hint)));
         }
+    }
+}
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        Self::interruption(&stopped.to_string())
     }
 }
 
@@ -128,14 +154,54 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// What clap has to say instead of a command: help and versions are results, everything else is a failure.
+fn misused(error: &clap::Error) -> ExitCode {
+    let words = || std::env::args_os().skip(1).take_while(|word| word != "--");
+    if error.use_stderr() && words().any(|word| word == "--json") {
+        let _ = print(&misuse(error).document());
+    }
+    let text = error.render().to_string();
+    match text.strip_prefix("error: ") {
+        // it repeats words of the command line, and a pattern of the shell may have put names from a medium there
+        Some(words) => report_error(OutputArgs::default(), words.trim_end()),
+        // where help cannot be written there is nobody to tell
+        None => drop(error.print()),
+    }
+    if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS }
+}
+
+fn report_error(args: OutputArgs, message: &str) {
+    let red = if args.colors() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    say(&format!("{}error{}: {}", red.0, red.1, escape(message)));
+}
+
+fn misuse(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::new(Exit::Usage, "the command line ends too early").hint(text.trim());
+    }
+    let mut parts = text.trim().split("\n\n").map(str::trim);
+    let message = parts.next().unwrap_or_default();
+    let failure = Failure::new(Exit::Usage, message.strip_prefix("error: ").unwrap_or(message));
+    parts.fold(failure, |failure, part| failure.hint(part.strip_prefix("tip: ").unwrap_or(part)))
+}
+
 /// Parses the command line, runs the command, reports a failure, and gives the exit code.
+///
+/// Whatever fails after a signal has come counts as interrupted; see [`stop`].
 pub fn run<C: Parser>(
     output: impl Fn(&C) -> OutputArgs,
     command: impl FnOnce(C, &Output) -> Result<(), Failure>,
 ) -> ExitCode {
-    let parsed = C::parse();
+    let parsed = match C::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return misused(&error),
+    };
     let args = output(&parsed);
     let out = Output::new(args);
+    if let Err(error) = stop::listen() {
+        out.warn(format!("signals end this program at once: {error}"));
+    }
     let result = command(parsed, &out).and_then(|()| match out.unwritten() {
         None => Ok(()),
         Some(error) => {
@@ -146,6 +212,7 @@ pub fn run<C: Parser>(
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = if stop::is_requested() { failure.interrupted() } else { failure };
             failure.report(args);
             ExitCode::from(failure.exit as u8)
         }

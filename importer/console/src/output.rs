@@ -26,8 +26,13 @@ pub struct OutputArgs {
 impl OutputArgs {
     pub(crate) fn colors(self) -> bool {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        wanted && io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        wanted && is_screen()
     }
+}
+
+/// Whether stderr is a terminal that can do more than print lines.
+pub(crate) fn is_screen() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
 /// The way out for everything that a program says.
@@ -52,7 +57,8 @@ impl Output {
     pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
         let text = if self.args.json {
             JSON_PRINTED.store(true, Ordering::Relaxed);
-            serde_json::to_string_pretty(value).expect("results have string keys and finite numbers")
+            let text = serde_json::to_string_pretty(value).expect("results have string keys and finite numbers");
+            escape_json(&text)
         } else {
             human()
         };
@@ -93,7 +99,7 @@ impl Output {
         }
     }
 
-    /// A progress bar over this many bytes: drawn on a terminal, a line now and then elsewhere.
+    /// A progress bar over this many bytes (0: nobody knows): drawn on a terminal, a line now and then elsewhere.
     #[must_use]
     pub fn bar(&self, label: &str, total: u64) -> Bar {
         Bar::new(label, total, self.args.quiet)
@@ -126,9 +132,7 @@ pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\n' | '\t' => out.push(c),
-            ' '..='~' => out.push(c),
-            c if c.is_alphanumeric() => out.push(c),
+            c if is_harmless(c) => out.push(c),
             c if (c as u32) < 0x80 => {
                 let _ = write!(out, "\\x{:02x}", c as u32);
             }
@@ -146,6 +150,26 @@ pub fn escape_line(text: &str) -> String {
     escape(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
+fn is_harmless(c: char) -> bool {
+    matches!(c, '\n' | '\t' | ' '..='~') || c.is_alphanumeric()
+}
+
+/// Makes a JSON document fit for a terminal. To a reader of JSON it is the same document: such characters stand
+/// within strings only.
+pub(crate) fn escape_json(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    for c in document.chars() {
+        if is_harmless(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
+}
+
 /// A number of bytes for people: `999 B`, `12.3 MB` (10^6).
 #[must_use]
 pub fn bytes(n: u64) -> String {
@@ -160,6 +184,12 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// So many of something: `1 pack`, `2 packs`.
+#[must_use]
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Columns of text, each as wide as its widest cell.
@@ -208,6 +238,19 @@ mod tests {
         assert_eq!(escape("a\x1b[31mb\rc\u{202e}d\u{200b}\x07\x7f"), "a\\x1b[31mb\\x0dc\\u{202e}d\\u{200b}\\x07\\x7f");
         assert_eq!(escape("größe 数"), "größe 数");
         assert_eq!(escape_line("a\nb\tc\x1b"), "a\\nb\\tc\\x1b");
+    }
+
+    #[test]
+    fn a_document_of_json_says_the_same_and_is_fit_for_a_terminal() {
+        let value = serde_json::json!({"a\u{9b}": "\x1b\x7f \u{202e} größe 🚢 \n\"\\"});
+        let document = escape_json(&serde_json::to_string_pretty(&value).expect("JSON"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&document).expect("JSON"), value);
+        assert!(document.contains(r#""a\u009b": "\u001b\u007f \u202e größe \ud83d\udea2 \n\"\\""#), "{document}");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "pack")), ["0 packs", "1 pack", "2 packs"]);
     }
 
     #[test]

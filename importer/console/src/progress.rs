@@ -1,13 +1,12 @@
 //! Progress over bytes: a bar on a terminal, a plain line now and then elsewhere.
 
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::{bytes, say};
+use crate::output::{bytes, is_screen, say};
 
 /// Progress of one piece of work. May be advanced from several threads.
 #[derive(Debug)]
@@ -32,11 +31,14 @@ impl Bar {
     pub(crate) fn new(label: &str, total: u64, quiet: bool) -> Self {
         let face = if quiet {
             Face::Silent
-        } else if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{msg:12} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-                .expect("the template is constant")
-                .progress_chars("=> ");
-            Face::Drawn(ProgressBar::new(total).with_style(style).with_message(label.to_string()))
+        } else if is_screen() {
+            let template = match total {
+                0 => "{msg:12} {decimal_bytes} {decimal_bytes_per_sec}",
+                _ => "{msg:12} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+            };
+            let style = ProgressStyle::with_template(template).expect("the templates are constant");
+            let bar = ProgressBar::new(total).with_style(style.progress_chars("=> "));
+            Face::Drawn(bar.with_message(label.to_string()))
         } else {
             Face::Lines(Mutex::new(Instant::now()))
         };
@@ -60,15 +62,7 @@ impl Bar {
                     && last.elapsed() >= BETWEEN_LINES
                 {
                     *last = Instant::now();
-                    let rate = done as f64 / self.started.elapsed().as_secs_f64();
-                    let left = self.total.saturating_sub(done) as f64 / rate.max(1.0);
-                    say(&format!(
-                        "{}: {} of {}, {}/s, {left:.0} s left",
-                        self.label,
-                        bytes(done),
-                        bytes(self.total),
-                        bytes(rate as u64)
-                    ));
+                    say(&words(&self.label, done, self.total, self.started.elapsed()));
                 }
             }
         }
@@ -84,10 +78,32 @@ impl Bar {
     }
 }
 
+fn words(label: &str, done: u64, total: u64, taken: Duration) -> String {
+    let rate = done as f64 / taken.as_secs_f64();
+    let (so_far, per_second) = (bytes(done), bytes(rate as u64));
+    if total == 0 {
+        return format!("{label}: {so_far}, {per_second}/s");
+    }
+    let left = total.saturating_sub(done) as f64 / rate.max(1.0);
+    format!("{label}: {so_far} of {}, {per_second}/s, {left:.0} s left", bytes(total))
+}
+
 impl Drop for Bar {
     fn drop(&mut self) {
         if let Face::Drawn(bar) = &self.face {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_long_it_takes_unless_nobody_knows() {
+        let after = Duration::from_secs(10);
+        assert_eq!(words("loading", 50_000_000, 80_000_000, after), "loading: 50.0 MB of 80.0 MB, 5.0 MB/s, 6 s left");
+        assert_eq!(words("verifying", 50_000_000, 0, after), "verifying: 50.0 MB, 5.0 MB/s");
     }
 }

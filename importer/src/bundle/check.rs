@@ -1,4 +1,4 @@
-//! Verifies a bundle without keeping anything: one pass, at most 64 MiB of memory.
+//! Verifies a bundle without keeping any of it: one pass, at most 64 MiB of memory.
 //!
 //! The segment goes into a temporary file that has no name, so that the documents in it can be looked at
 //! when the index is known, without reading the medium again.
@@ -29,8 +29,6 @@ use crate::store::StoreError;
 pub struct Checked {
     /// The manifest.
     pub manifest: Verified<Manifest>,
-    /// The vendor, as the bundle's root chain leaves it.
-    pub vendor: Vendor,
     /// Bytes of the file.
     pub bytes: u64,
     /// Packs that the file leaves out.
@@ -42,6 +40,9 @@ pub struct Checked {
 /// Reads a bundle once and checks every byte; with `deep`, rebuilds every blob as well, which reads
 /// the packs a second time, each frame checked again.
 ///
+/// `sealed` is called once, as soon as the seal holds, with the vendor as the bundle's root chain leaves it: its newer
+/// roots hold whatever the rest of the file is.
+///
 /// # Errors
 ///
 /// [`IntakeError::Refused`], [`IntakeError::Content`], [`IntakeError::Read`], also if the medium gives other
@@ -50,11 +51,12 @@ pub fn check(
     medium: &mut Medium,
     trust: &TrustStore,
     deep: bool,
+    sealed: &dyn Fn(&Vendor),
     advance: &dyn Fn(u64),
 ) -> Result<Checked, IntakeError<Infallible>> {
     let mut reader = BundleReader::new(trust, Limits::default());
     let segment = tempfile::tempfile().map_err(temporary)?;
-    let mut looker = Looker { advance, manifest: None, index: Vec::new(), segment, places: Vec::new(), at: 0 };
+    let mut looker = Looker { sealed, advance, manifest: None, index: Vec::new(), segment, places: Vec::new(), at: 0 };
     drive::drive(&mut reader, medium, &mut looker).map_err(|e| match e {
         DriveError::Refused(error) => IntakeError::Refused(error),
         DriveError::Read { offset, source } => IntakeError::Read { offset, source },
@@ -89,8 +91,7 @@ pub fn check(
         Some(file) => Some(rebuild(&content).map_err(|error| second_look(file, &looker.places, error))?),
         None => None,
     };
-    let vendor = reader.vendor().expect("a bundle that was read has a vendor").clone();
-    Ok(Checked { manifest, vendor, bytes: reader.offset(), missing, rebuilt })
+    Ok(Checked { manifest, bytes: reader.offset(), missing, rebuilt })
 }
 
 fn temporary(source: io::Error) -> IntakeError<Infallible> {
@@ -129,8 +130,10 @@ fn is_same(file: &File, pack: Blob, offset: u64) -> io::Result<bool> {
 }
 
 fn rebuild(content: &BundleContent) -> Result<usize, ContentError> {
-    let blobs = content.index().blobs();
-    for blob in blobs {
+    // in the order in which they lie there, so that small blobs of one frame decode it once
+    let mut blobs = content.index().blobs().to_vec();
+    blobs.sort_by_key(|blob| (blob.pack, blob.offset));
+    for blob in &blobs {
         let failed = |source| ContentError::Read { image: "of the bundle".into(), digest: blob.digest, source };
         let mut stream = content.open(&blob.digest).map_err(failed)?;
         let mut buffer = [0; 64 << 10];
@@ -147,6 +150,7 @@ fn rebuild(content: &BundleContent) -> Result<usize, ContentError> {
 }
 
 struct Looker<'a> {
+    sealed: &'a dyn Fn(&Vendor),
     advance: &'a dyn Fn(u64),
     manifest: Option<Manifest>,
     index: Vec<u8>,
@@ -164,6 +168,7 @@ impl Sink for Looker<'_> {
         let seal = reader.seal().expect("the seal was verified");
         self.at = sealift_format::view::head(seal, &manifest).len() as u64;
         self.manifest = Some(manifest);
+        (self.sealed)(reader.vendor().expect("the seal was verified"));
         Ok(())
     }
 

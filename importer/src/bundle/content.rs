@@ -10,9 +10,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use sealift_console::stop;
 use sealift_format::extent::{self, Encoding, Extent};
 use sealift_format::frame;
 use sealift_format::index::{BlobEntry, Index, Place};
+use sealift_format::limits::Limits;
 use sealift_format::manifest::Manifest;
 use sealift_format::oci;
 use sealift_format::{Digest, Error, Hasher};
@@ -100,9 +102,9 @@ impl Content for BundleContent {
         }
         let first = Index::extent(&self.0.manifest, &blob)
             .ok_or_else(|| invalid(Error::Unsupported("a pack that is not there".into())))?;
-        let extents = match blob.place {
-            Place::Direct if blob.size == 0 => Vec::new(),
-            Place::Direct => vec![first],
+        let (extents, keep) = match blob.place {
+            Place::Direct if blob.size == 0 => (Vec::new(), 1),
+            Place::Direct => (vec![first], 1),
             Place::List => self.list(&blob, first)?,
         };
         Ok(Box::new(BlobReader {
@@ -110,7 +112,7 @@ impl Content for BundleContent {
             blob,
             extents: extents.into_iter(),
             pieces: Vec::new().into_iter(),
-            packs: Packs::default(),
+            packs: Packs { keep, ..Packs::default() },
             piece: None,
             hasher: Hasher::new(),
             ended: false,
@@ -119,7 +121,8 @@ impl Content for BundleContent {
 }
 
 impl BundleContent {
-    fn list(&self, blob: &BlobEntry, place: Extent) -> io::Result<Vec<Extent>> {
+    // The extents, and how many frames to keep decoded while they are read.
+    fn list(&self, blob: &BlobEntry, place: Extent) -> io::Result<(Vec<Extent>, usize)> {
         let mut bytes = Vec::with_capacity(place.length as usize);
         let mut packs = Packs::default();
         for piece in self.pieces(&place)? {
@@ -127,14 +130,8 @@ impl BundleContent {
             bytes.extend_from_slice(&frame[piece.from..piece.to]);
         }
         let extents = extent::read_list(&bytes).map_err(invalid)?;
-        let total = extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.length));
-        if total != Some(blob.size) {
-            return Err(invalid(Error::Malformed {
-                what: "extent list",
-                reason: format!("it is not as long as the blob {}", blob.digest),
-            }));
-        }
-        Ok(extents)
+        let checked = self.0.index.check_extents(&self.0.manifest, blob, &extents, &Limits::default());
+        Ok((extents, checked.map_err(invalid)?))
     }
 
     fn pieces(&self, extent: &Extent) -> io::Result<Vec<Stored>> {
@@ -160,10 +157,13 @@ impl BundleContent {
 
     // A reader of a large blob leaves the shared frame alone: others would lose theirs.
     fn frame(&self, piece: &Stored, packs: &mut Packs, small: bool) -> io::Result<Arc<Vec<u8>>> {
+        stop::check()?;
         let same = |d: &Decoded| d.pack == piece.pack && d.offset == piece.offset;
-        if let Some(last) = packs.last.as_ref().filter(|d| same(d)) {
-            return Ok(Arc::clone(&last.content));
+        if let Some(n) = packs.last.iter().position(same) {
+            packs.last[..=n].rotate_right(1);
+            return Ok(Arc::clone(&packs.last[0].content));
         }
+        packs.last.truncate(packs.keep.saturating_sub(1));
         let content = if small {
             let mut shared = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
             match shared.as_ref().filter(|d| same(d)) {
@@ -176,10 +176,9 @@ impl BundleContent {
                 }
             }
         } else {
-            packs.last = None;
             Arc::new(self.decode(piece, packs)?)
         };
-        packs.last = Some(Decoded { pack: piece.pack, offset: piece.offset, content: Arc::clone(&content) });
+        packs.last.insert(0, Decoded { pack: piece.pack, offset: piece.offset, content: Arc::clone(&content) });
         Ok(content)
     }
 
@@ -231,11 +230,12 @@ struct Decoded {
     content: Arc<Vec<u8>>,
 }
 
-// What a reader had open last: the pack, and the frame of which extents that follow may need more.
+// What a reader had open last: the pack, and the frames of which extents that follow may need more, the last one first.
 #[derive(Debug, Default)]
 struct Packs {
     open: Option<(Digest, Arc<File>, u64)>,
-    last: Option<Decoded>,
+    last: Vec<Decoded>,
+    keep: usize,
 }
 
 #[derive(Debug)]

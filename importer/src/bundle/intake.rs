@@ -1,8 +1,8 @@
 //! Takes a bundle in: verified as it is read, kept in the store pack by pack.
 //!
-//! Nothing lies under its name in the store before the seal holds, the index and the image documents
-//! have been checked, and whoever asked has agreed. After that every pack that is whole stays, so a
-//! second run need not read it again.
+//! Newer roots are kept as soon as the seal holds, whatever becomes of the bundle. Nothing else of it lies under its
+//! name in the store before the index and the image documents have been checked, and whoever asked has agreed.
+//! After that every pack that is whole stays, so a second run need not read it again.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -23,6 +23,7 @@ use super::images::{self, ContentError};
 use super::medium::Medium;
 use crate::image::Image;
 use crate::store::{Store, StoreError};
+use crate::trust_dir;
 
 /// A bundle whose seal holds and whose documents have been checked.
 #[derive(Debug, Clone)]
@@ -63,12 +64,12 @@ pub enum IntakeError<E> {
 
 /// Reads a bundle once and keeps what it holds.
 ///
-/// `decide` is called once, when the seal, the index and the documents are known and nothing has been
+/// `decide` is called once, when the seal, the index and the documents are known and nothing but newer roots has been
 /// kept; what it returns is given back with the bundle. The bar is advanced by the bytes of packs.
 ///
 /// # Errors
 ///
-/// [`IntakeError`]. Packs that were whole before it stay in the store.
+/// [`IntakeError`]. Newer roots, and packs that were whole before it, stay in the store.
 pub fn take<T, E>(
     medium: &mut Medium,
     store: &Store,
@@ -185,9 +186,11 @@ impl<T, E> Sink for Taker<'_, T, E> {
     type Error = IntakeError<E>;
 
     fn verified(&mut self, reader: &BundleReader<'_>) -> Result<(), Self::Error> {
+        let vendor = reader.vendor().expect("the seal was verified").clone();
+        trust_dir::save(self.store, &vendor).map_err(IntakeError::Store)?;
         self.head = Some((
             reader.manifest().expect("the seal was verified").clone(),
-            reader.vendor().expect("the seal was verified").clone(),
+            vendor,
             reader.seal().expect("the seal was verified").to_vec(),
         ));
         Ok(())

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use sealift_console::stop;
 use sealift_format::drive::Source;
 
 const AHEAD: usize = 4;
@@ -43,13 +44,14 @@ struct Jump {
 }
 
 impl Medium {
-    /// Opens a bundle.
+    /// Opens a bundle; of a pipe, waits for its writer.
     ///
     /// # Errors
     ///
-    /// The operating system's.
+    /// The operating system's; [`stop::Stopped`].
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let name = path.to_path_buf();
+        let file = stop::unless_requested(move || File::open(name))??;
         let kind = file.metadata()?;
         if kind.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
@@ -94,7 +96,7 @@ impl Medium {
 
     fn next(&mut self) -> io::Result<()> {
         while self.used == self.current.len() && !self.ended {
-            let Ok(piece) = self.pieces.recv() else {
+            let Some(piece) = stop::receive(&self.pieces)? else {
                 self.ended = true;
                 break;
             };

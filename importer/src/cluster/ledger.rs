@@ -275,11 +275,12 @@ impl Ledger {
 
     /// The site values of the newest of these records, oldest first, that has them, and that record.
     ///
-    /// A run that was killed before it wrote its values leaves a record without them.
+    /// A run that was killed before it wrote its values leaves a record without them. If that is the only one,
+    /// there are none yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Values`] of the newest record if none of them has values; those of any request.
+    /// [`Error::Values`] of the newest record if none of them has values and one has ended; those of any request.
     pub async fn newest_values<'a>(&self, records: &'a [Stored]) -> Result<Option<(&'a Stored, Values)>, Error> {
         let mut first = None;
         for stored in records.iter().rev() {
@@ -289,7 +290,8 @@ impl Ledger {
                 Err(error) => return Err(error),
             }
         }
-        first.map_or(Ok(None), Err)
+        let has_ended = |stored: &Stored| stored.record.outcome != Outcome::Installing;
+        first.filter(|_| records.iter().any(has_ended)).map_or(Ok(None), Err)
     }
 
     async fn replace(&self, stored: &Stored, record: &Record) -> Result<Stored, Error> {

@@ -2,8 +2,14 @@
 //!
 //! Opens no connection but to that server: proxies of the environment are not used.
 
+pub mod access;
+pub mod apply_set;
+pub mod changes;
 mod error;
+pub mod leavings;
 pub mod ledger;
+pub mod lock;
+pub mod objects;
 pub mod record;
 pub mod rollout;
 pub mod status;

@@ -99,6 +99,8 @@ pub enum Outcome {
     Installed,
     /// It failed.
     Failed,
+    /// A signal ended the run that installed it.
+    Interrupted,
     /// A newer revision took its place.
     Superseded,
     /// It was removed.
@@ -175,6 +177,7 @@ impl Outcome {
             Self::Installing => "installing",
             Self::Installed => "installed",
             Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
             Self::Superseded => "superseded",
             Self::Uninstalled => "uninstalled",
         }

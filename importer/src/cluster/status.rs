@@ -57,6 +57,7 @@ pub fn disagreements(record: &Record, facts: &[ChartFacts]) -> Vec<String> {
         Outcome::Installing => {
             found.push(format!("{} was begun by {} and has not ended", record.title(), record.who));
         }
+        Outcome::Interrupted => found.push(format!("{} was interrupted: {}", record.title(), record.message)),
         Outcome::Failed => found.push(format!("{} failed: {}", record.title(), record.message)),
         Outcome::Installed | Outcome::Superseded | Outcome::Uninstalled => {}
     }
@@ -72,7 +73,7 @@ pub fn disagreements(record: &Record, facts: &[ChartFacts]) -> Vec<String> {
                 }
             }
             Outcome::Superseded => {}
-            Outcome::Installing | Outcome::Installed | Outcome::Failed => {
+            Outcome::Installing | Outcome::Installed | Outcome::Failed | Outcome::Interrupted => {
                 compare(chart, facts, &mut found);
             }
         }
@@ -196,6 +197,7 @@ mod tests {
             [format!("the ledger says shop 2.0.0 (revision 2) was uninstalled, and {where_} is still there")]
         );
         assert_eq!(said(Outcome::Failed, sound()), ["shop 2.0.0 (revision 2) failed: why"]);
+        assert_eq!(said(Outcome::Interrupted, sound()), ["shop 2.0.0 (revision 2) was interrupted: why"]);
         assert_eq!(
             said(Outcome::Installing, sound()),
             ["shop 2.0.0 (revision 2) was begun by admin@here and has not ended"]

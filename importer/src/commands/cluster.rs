@@ -177,7 +177,7 @@ pub(crate) fn ledger_failure(error: &ledger::Error) -> Failure {
             .hint("look at status, and run the command again when the other run has ended"),
         ledger::Error::Held { seconds, .. } => Failure::from_error(Exit::Busy, error).hint(format!(
             "nothing was changed; wait until that run has ended. If it is dead, run the same command again where it \
-             was begun, or here after {} minutes",
+             was begun, or here after {} min",
             seconds.div_ceil(60)
         )),
         ledger::Error::Values { .. } => {
@@ -207,10 +207,15 @@ pub(crate) fn install_failure(error: &InstallError) -> Failure {
         InstallError::Cluster(error) => cluster_failure(error),
         InstallError::Ledger(error) => ledger_failure(error),
         InstallError::Helm(error) => helm_failure(error),
+        InstallError::Chart { release, .. } => Failure::from_error(Exit::Helm, error).hint(format!(
+            "look at the values that you give for {release}; if they are right, ask the vendor; nothing in the \
+             cluster was changed"
+        )),
         InstallError::Values(error @ values::Error::Write { .. })
         | InstallError::Values(error @ values::Error::Read { .. }) => Failure::from_error(Exit::Storage, error),
         InstallError::Values(error) => Failure::from_error(Exit::Usage, error),
         InstallError::Folder { .. } => Failure::from_error(Exit::Storage, error),
+        InstallError::Stopped(_) => Failure::from_error(Exit::Interrupted, error),
         InstallError::Deadline { .. } => Failure::from_error(Exit::NotReady, error)
             .hint("give more time with --timeout and run the same command again"),
     }

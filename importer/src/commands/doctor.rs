@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sealift_console::{Exit, Failure, Output, Table, escape};
+use sealift_console::{Exit, Failure, Output, Table, count, escape};
 use sealift_importer::doctor::{self, Health, Probes};
 use sealift_importer::helm::Launcher;
 use sealift_importer::images::containerd::Containerd;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &DoctorArgs, store: &StoreArgs, out: &Output) -> Result<
         context: args.site.context.as_deref(),
         directories: &directories,
     };
-    let findings = runtime.block_on(async { doctor::examine(&site, &probes).await });
+    let findings = runtime.block_on(async { Ok(doctor::examine(&site, &probes).await) })?;
     out.result(&findings, || {
         let mut table = Table::new(&["", "CHECK", "FOUND"]);
         let mut remedies = String::new();
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &DoctorArgs, store: &StoreArgs, out: &Output) -> Result<
     });
     match findings.iter().filter(|f| f.state == Health::Problem).count() {
         0 => Ok(()),
-        n => Err(Failure::new(Exit::Refused, format!("{n} problems: an install cannot work like this"))
+        n => Err(Failure::new(Exit::Refused, format!("{}: an install cannot work like this", count(n, "problem")))
             .hint("see above for what to do")),
     }
 }

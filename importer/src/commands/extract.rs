@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use sealift_console::{Exit, Failure, Output, bytes};
+use sealift_console::{Exit, Failure, Output, bytes, count};
 use sealift_format::Digest;
 use sealift_format::oci::Descriptor;
 use sealift_importer::bundle::content::BundleContent;
@@ -20,7 +20,7 @@ use super::{StoreArgs, load_trust, or_removed, take_in};
 /// Write everything in a bundle as plain files, for a malware scanner (verified first)
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExtractArgs {
-    /// The bundle
+    /// The bundle, or - for standard input
     bundle: PathBuf,
     /// Directory to make; it must not exist yet
     directory: PathBuf,
@@ -64,7 +64,8 @@ pub(crate) fn run(args: &ExtractArgs, store: &StoreArgs, out: &Output) -> Result
     })?;
     let report = Report { directory: target.clone(), files: tree.files, bytes: tree.bytes };
     out.result(&report, || {
-        format!("{} files ({}) written to {}", report.files, bytes(report.bytes), report.directory.display())
+        let files = count(report.files, "file");
+        format!("{files} ({}) written to {}", bytes(report.bytes), report.directory.display())
     });
     Ok(())
 }

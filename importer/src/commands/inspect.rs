@@ -1,21 +1,21 @@
-//! `inspect`: shows what a bundle holds, from its verified seal alone.
+//! `inspect`: shows what a bundle holds, from its verified seal alone. Keeps newer roots.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sealift_console::{Exit, Failure, Output, Table, bytes, escape};
+use sealift_console::{Exit, Failure, Output, Table, bytes, count, escape};
 use sealift_format::manifest::Manifest;
 use sealift_format::reader::{BundleReader, Want};
-use sealift_format::trust::{TrustStore, Verified};
+use sealift_format::trust::{TrustStore, Vendor, Verified};
 use sealift_format::{Digest, Error, Limits};
 use serde::Serialize;
 
-use super::{StoreArgs, load_trust, open_medium, refused};
+use super::{StoreArgs, keep_roots, load_trust, open_medium, refused};
 
 /// Show what a bundle holds (reads its seal only)
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// The bundle
+    /// The bundle, or - for standard input
     bundle: PathBuf,
 }
 
@@ -27,8 +27,10 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &InspectArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
-    let trust = load_trust(&store.path()?)?;
-    let verified = read_seal(&args.bundle, &trust)?;
+    let store = store.path()?;
+    let trust = load_trust(&store)?;
+    let (verified, vendor) = read_seal(&args.bundle, &trust)?;
+    keep_roots(&store, &trust, &vendor, out);
     let report = Report {
         manifest_digest: verified.digest(),
         signers: verified.signers().iter().map(ToString::to_string).collect(),
@@ -45,10 +47,13 @@ pub(crate) fn run(args: &InspectArgs, store: &StoreArgs, out: &Output) -> Result
     Ok(())
 }
 
-fn read_seal(path: &Path, trust: &TrustStore) -> Result<Verified<Manifest>, Failure> {
+fn read_seal(path: &Path, trust: &TrustStore) -> Result<(Verified<Manifest>, Vendor), Failure> {
     let mut medium = open_medium(path)?;
     let mut reader = BundleReader::new(trust, Limits::default());
-    while reader.manifest().is_none() {
+    loop {
+        if let (Some(manifest), Some(vendor)) = (reader.manifest(), reader.vendor()) {
+            return Ok((manifest.clone(), vendor.clone()));
+        }
         let Want::Bytes(n) = reader.want() else { unreachable!("a seal comes first") };
         let mut piece = vec![0; n];
         medium.read_exact(&mut piece).map_err(|e| match e.kind() {
@@ -57,12 +62,11 @@ fn read_seal(path: &Path, trust: &TrustStore) -> Result<Verified<Manifest>, Fail
         })?;
         reader.feed(&piece).map_err(|e| refused(path, &e))?;
     }
-    Ok(reader.manifest().expect("the loop ends with a manifest").clone())
 }
 
 fn describe(manifest: &Manifest) -> String {
     let mut text = format!(
-        "{} {} by {} (channel {}, epoch {} seq {}), {} in {} packs\n",
+        "{} {} by {} (channel {}, epoch {} seq {}), {} in {}\n",
         manifest.product,
         escape(&manifest.version),
         manifest.vendor,
@@ -70,7 +74,7 @@ fn describe(manifest: &Manifest) -> String {
         manifest.epoch,
         manifest.seq,
         bytes(manifest.stored_size()),
-        manifest.packs.len()
+        count(manifest.packs.len(), "pack")
     );
     let mut charts = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
     for chart in &manifest.charts {
@@ -82,6 +86,14 @@ fn describe(manifest: &Manifest) -> String {
         images.row(&[&image.reference(), &image.digest.to_string(), &platforms.join(",")]);
     }
     let mut others = Table::new(&["OTHER", "NAME", "SIZE"]);
+    for chart in &manifest.charts {
+        for (n, values) in chart.values.iter().enumerate() {
+            others.row(&["values", &format!("{}/values-{}.yaml", chart.release, n + 1), &bytes(values.size)]);
+        }
+    }
+    if let Some(notes) = &manifest.notes {
+        others.row(&["notes", "notes.txt", &bytes(notes.size)]);
+    }
     let named = manifest.licences.iter().map(|n| ("licence", n)).chain(manifest.files.iter().map(|n| ("file", n)));
     for (kind, blob) in named {
         others.row(&[kind, blob.name.as_str(), &bytes(blob.size)]);

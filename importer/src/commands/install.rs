@@ -9,13 +9,12 @@ use sealift_importer::bundle::intake::Opened;
 use sealift_importer::cluster::Cluster;
 use sealift_importer::cluster::ledger::{self, Stored, current};
 use sealift_importer::cluster::record::{Outcome, Record};
-use sealift_importer::helm::Helm;
+use sealift_importer::helm::{self, Helm};
 use sealift_importer::images::containerd::TagPolicy;
 use sealift_importer::install::plan::{self, Change, Release};
 use sealift_importer::install::values::SiteValues;
 use sealift_importer::install::{Installer, Job};
 use sealift_importer::marks;
-use sealift_importer::site;
 use sealift_importer::site::{Origin, Site};
 use sealift_importer::store::Store;
 use sealift_importer::values::Values;
@@ -25,14 +24,15 @@ use super::cluster::{
     LedgerArgs, agree, carried_helm, carries_helm, connect, find_helm, helm_failure, holder, in_order, install_failure,
     instance, ledger, ledger_failure, place, values_failure,
 };
-use super::load::{admit, mark_failure};
+use super::load::{admit, mark_failure, to_store};
+use super::room::{self, Need};
 use super::target::{ImagePlan, Loaded, Open, Place, RegistryArgs, SiteArgs, owner};
 use super::{StoreArgs, load_trust, now, or_removed, runtime, take_in};
 
 /// Install a bundle, or upgrade to it: verified, planned, loaded, installed, waited for, written down
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstallArgs {
-    /// The bundle
+    /// The bundle, or - for standard input
     bundle: PathBuf,
     /// Where images go: containerd or registry[:HOST[:PORT]]
     #[arg(long, value_name = "PLACE", default_value = "containerd", value_parser = images_place)]
@@ -79,7 +79,8 @@ fn images_place(text: &str) -> Result<Place, String> {
 
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((release, namespace)) if !release.is_empty() && !namespace.is_empty() => {
+        Some((release, namespace)) if !release.is_empty() => {
+            helm::check_namespace(namespace).map_err(|e| e.to_string())?;
             Ok((release.into(), namespace.into()))
         }
         _ => Err("RELEASE=NAMESPACE is expected".into()),
@@ -167,29 +168,29 @@ pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result
         Ok::<_, Failure>(helm)
     })?;
     out.note(format!("helm {} ({})", helm.version(), helm.place().path.display()));
+    let ledger = ledger(&agreed.cluster, &args.ledger);
+    let installer = Installer {
+        cluster: &agreed.cluster,
+        ledger: &ledger,
+        helm: &helm,
+        holder: &holder,
+        folder: folder.path(),
+        timeout: Duration::from_secs(args.timeout),
+        now: &now,
+        step: &|text| out.note(escape(text)),
+    };
+    let job = Job {
+        manifest: &opened.manifest,
+        content: &opened.content,
+        instance: &args.instance,
+        releases: &agreed.releases,
+        values: &agreed.values,
+    };
+    let refused = |e| or_removed(&opened.content, install_failure(&e));
+    runtime.block_on(async { installer.try_charts(&job).await.map_err(refused) })?;
     let loaded = runtime.block_on(agreed.place.load(&opened, out)).map_err(|e| or_removed(&opened.content, e))?;
     out.note(loaded.text());
-    let done = runtime.block_on(async {
-        let ledger = ledger(&agreed.cluster, &args.ledger);
-        let installer = Installer {
-            cluster: &agreed.cluster,
-            ledger: &ledger,
-            helm: &helm,
-            holder: &holder,
-            folder: folder.path(),
-            timeout: Duration::from_secs(args.timeout),
-            now: &now,
-            step: &|text| out.note(escape(text)),
-        };
-        let job = Job {
-            manifest: &opened.manifest,
-            content: &opened.content,
-            instance: &args.instance,
-            releases: &agreed.releases,
-            values: &agreed.values,
-        };
-        installer.run(&job).await.map_err(|e| install_failure(&e))
-    })?;
+    let done = runtime.finish(async { installer.run(&job).await.map_err(|e| install_failure(&e)) })?;
     marks::advance(&store, opened.vendor.anchor(), &opened.manifest).map_err(|e| mark_failure(&e))?;
     let report = Report {
         product: done.record.product.clone(),
@@ -237,7 +238,13 @@ async fn prepare(args: &InstallArgs, means: &Means<'_>, opened: &Opened) -> Resu
             }
             values
         }
-        None => Values::default(),
+        None => {
+            if let Some(last) = last.filter(|_| !args.reset_values) {
+                let title = escape_line(&last.record.title());
+                out.warn(format!("{title} was broken off before it had kept any site values: give them all again"));
+            }
+            Values::default()
+        }
     };
     let names: Vec<&str> = manifest.charts.iter().map(|c| c.release.as_str()).collect();
     let values = SiteValues::new(kept, &args.values, &args.set, &names).map_err(|e| values_failure(&e))?;
@@ -250,7 +257,7 @@ async fn prepare(args: &InstallArgs, means: &Means<'_>, opened: &Opened) -> Resu
     let is_given = site.helm.iter().any(|place| place.origin == Origin::Given);
     if is_given || !carries_helm(manifest) {
         if site.helm.is_empty() {
-            return Err(helm_failure(&sealift_importer::helm::Error::NotFound));
+            return Err(helm_failure(&helm::Error::NotFound));
         }
         let helm = find_helm(site, args.site.context.as_deref(), means.folder).await?;
         check_releases(&helm, &releases, &records).await?;
@@ -265,11 +272,8 @@ async fn prepare(args: &InstallArgs, means: &Means<'_>, opened: &Opened) -> Resu
         )
         .hint("--take-tags moves them to the bundle's images, which changes what others run by these names; nothing was changed"));
     }
-    let needed =
-        std::iter::once(&manifest.segment).chain(&manifest.packs).filter(|p| !store.has_pack(p)).map(|p| p.size).sum();
-    let space = site::space(store.root()).map_err(|e| {
-        Failure::during(Exit::Storage, format!("cannot ask for the free space of {}", store.root().display()), &e)
-    })?;
+    let needed = to_store(store, manifest);
+    let space = room::free(store.root())?;
     let plan = Plan {
         product: manifest.product.to_string(),
         version: manifest.version.clone(),
@@ -291,18 +295,8 @@ async fn prepare(args: &InstallArgs, means: &Means<'_>, opened: &Opened) -> Resu
         store: store.root().to_path_buf(),
         store_free_bytes: space.free,
     };
-    if needed > space.free {
-        return Err(Failure::new(
-            Exit::Storage,
-            format!(
-                "the bundle needs {} in {}, where {} are free",
-                bytes(needed),
-                plan.store.display(),
-                bytes(space.free)
-            ),
-        )
-        .hint("free some space, or choose another directory with --store; nothing was changed"));
-    }
+    let own = Need { folder: store.root(), bytes: needed, at_least: false };
+    room::check(&std::iter::once(own).chain(plan.images.need()).collect::<Vec<_>>())?;
     Ok(Agreed { plan, place: target, cluster, releases, values, records })
 }
 
@@ -399,11 +393,12 @@ fn describe(plan: &Plan) -> String {
     let mut text = format!("plan: {product} {version}{from}\ncluster: {}\n{}", plan.cluster, table.text());
     let images = &plan.images;
     text += &format!(
-        "images: {} of {} are in {}, {} to send\nstore: {} to write to {} ({} free)",
+        "images: {} of {} are in {}, {} to send{}\nstore: {} to write to {} ({} free)",
         images.present,
         images.images,
         escape_line(&images.place),
         bytes(images.bytes_to_send),
+        images.room(),
         bytes(plan.bytes_to_store),
         plan.store.display(),
         bytes(plan.store_free_bytes)

@@ -9,13 +9,14 @@ use sealift_importer::images::containerd::TagPolicy;
 use sealift_importer::marks::{self, MarkError};
 use sealift_importer::store::Store;
 
+use super::room::{self, Need};
 use super::target::{Place, RegistryArgs, SiteArgs, owner};
 use super::{StoreArgs, load_trust, or_removed, runtime, store_failure, take_in};
 
 /// Load a bundle's images into containerd, a registry or an OCI layout (verified first)
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// The bundle
+    /// The bundle, or - for standard input
     bundle: PathBuf,
     /// Where to: containerd, registry[:HOST[:PORT]] (MicroK8s's on localhost:32000 by default), or dir:PATH
     #[arg(long, value_name = "PLACE", default_value = "containerd")]
@@ -41,12 +42,19 @@ pub(crate) fn run(args: &LoadArgs, store: &StoreArgs, out: &Output) -> Result<()
         let owner = owner(manifest.vendor.as_str(), manifest.product.as_str(), "default");
         let place = runtime.block_on(args.to.open(&site, &args.registry, &owner, opened.manifest.digest(), tags))?;
         // asked before anything is kept, so that an absent containerd costs nothing
-        runtime.block_on(place.survey(opened))?;
+        let images = runtime.block_on(place.survey(opened))?;
+        let own = Need { folder: store.root(), bytes: to_store(&store, manifest), at_least: false };
+        room::check(&std::iter::once(own).chain(images.need()).collect::<Vec<_>>())?;
         Ok(place)
     })?;
     let loaded = runtime.block_on(place.load(&opened, out)).map_err(|e| or_removed(&opened.content, e))?;
     out.result(&loaded, || loaded.text());
     Ok(())
+}
+
+/// Bytes of the packs that the store does not have yet.
+pub(crate) fn to_store(store: &Store, manifest: &Manifest) -> u64 {
+    std::iter::once(&manifest.segment).chain(&manifest.packs).filter(|p| !store.has_pack(p)).map(|p| p.size).sum()
 }
 
 /// Refuses a bundle that is older than what was installed here, or that needs a newer importer.

@@ -157,6 +157,9 @@ fn show(folder: &Path, out: &Output) -> Result<(), Failure> {
     let rows: Vec<serde_json::Value> =
         entries.iter().map(|e| serde_json::json!({"folder": e.folder, "ours": e.ours, "text": e.text})).collect();
     out.result(&rows, || {
+        if entries.is_empty() {
+            return format!("there are no hosts.toml files in {}", folder.display());
+        }
         entries
             .iter()
             .map(|e| {

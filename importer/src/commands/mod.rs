@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 pub(crate) mod install;
 pub(crate) mod load;
 pub(crate) mod mirrors;
+mod room;
 pub(crate) mod status;
 pub(crate) mod target;
 pub(crate) mod trust;
@@ -15,11 +16,12 @@ pub(crate) mod uninstall;
 pub(crate) mod verify;
 
 use std::ffi::OsString;
+use std::future::Future;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use sealift_console::{Exit, Failure, Output, bytes, escape};
-use sealift_format::trust::TrustStore;
+use sealift_console::{Exit, Failure, Output, bytes, count, escape, escape_line, stop};
+use sealift_format::trust::{TrustStore, Vendor};
 use sealift_format::{Error, Verdict};
 use sealift_importer::bundle::content::BundleContent;
 use sealift_importer::bundle::images::ContentError;
@@ -66,19 +68,24 @@ pub(crate) fn load_trust(root: &Path) -> Result<TrustStore, Failure> {
     let trust = trust_dir::load(root).map_err(|e| trust_failure(&e))?;
     if trust.vendors().next().is_none() {
         return Err(Failure::new(Exit::Untrusted, "no vendor is trusted here yet")
-            .hint("\"sealift-importer trust add ROOT --fingerprint …\" with the root file and fingerprint that the vendor gave you"));
+            .hint("\"sealift-importer trust add ROOT --fingerprint GROUPS\" with the root file and fingerprint that the vendor gave you"));
     }
     Ok(trust)
 }
 
 pub(crate) fn open_medium(path: &Path) -> Result<Medium, Failure> {
-    Medium::open(path).map_err(|e| {
+    let is_stdin = path == Path::new("-");
+    if is_stdin && io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Usage, "the bundle would be read from the terminal")
+            .hint("name a file, or put one in: sealift-importer verify - < FILE"));
+    }
+    Medium::open(if is_stdin { Path::new("/dev/stdin") } else { path }).map_err(|e| {
         Failure::during(Exit::Medium, format!("cannot open the bundle {}", path.display()), &e)
             .hint("check that the medium is mounted and the path is right")
     })
 }
 
-/// Takes a bundle into the store; `decide` is asked once, before anything is kept.
+/// Takes a bundle into the store; `decide` is asked once, before anything but newer roots is kept.
 pub(crate) fn take_in<T>(
     path: &Path,
     store: &Store,
@@ -87,11 +94,26 @@ pub(crate) fn take_in<T>(
     decide: &mut dyn FnMut(&Opened) -> Result<T, Failure>,
 ) -> Result<(Opened, T), Failure> {
     let mut medium = open_medium(path)?;
-    let taken = intake::take(&mut medium, store, trust, &|total| out.bar("reading", total), decide)
-        .map_err(|e| intake_failure(path, e, |declined| declined))?;
-    // newer roots travel in every bundle
-    trust_dir::save(store, &taken.0.vendor).map_err(|e| store_failure(&e))?;
-    Ok(taken)
+    intake::take(&mut medium, store, trust, &|total| out.bar("reading", total), decide)
+        .map_err(|e| intake_failure(path, e, |declined| declined))
+}
+
+/// Keeps the newer roots of a bundle whose seal holds, for a command that does not hold the store. That it cannot be
+/// done says nothing about the bundle: it is a warning.
+pub(crate) fn keep_roots(root: &Path, trust: &TrustStore, vendor: &Vendor, out: &Output) {
+    let (known, newest) = (trust.get(&vendor.anchor()), vendor.root());
+    if known.is_some_and(|known| known.root().version >= newest.version) {
+        return;
+    }
+    if let Err(error) = Store::open(root).and_then(|store| trust_dir::save(&store, vendor)) {
+        let reason = store_failure(&error);
+        out.warn(escape_line(&format!(
+            "root {} of {} holds for this bundle and is not kept: {}",
+            newest.version,
+            newest.vendor,
+            reason.message()
+        )));
+    }
 }
 
 /// The failure that an unsuccessful intake is.
@@ -123,9 +145,9 @@ pub(crate) fn intake_failure<E>(path: &Path, error: IntakeError<E>, declined: im
             Failure::new(
                 Exit::Incomplete,
                 format!(
-                    "{}: {} packs ({}) are neither in the file nor in the store: {}{more}",
+                    "{}: {} ({}) neither in the file nor in the store: {}{more}",
                     path.display(),
-                    packs.len(),
+                    count(packs.len(), "pack"),
                     bytes(total),
                     list.join(", ")
                 ),
@@ -196,11 +218,35 @@ pub(crate) fn trust_failure(error: &TrustError) -> Failure {
 }
 
 /// The threads on which containerd, the registry and the cluster are spoken to.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) struct Runtime(tokio::runtime::Runtime);
+
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
+        .map(Runtime)
         .map_err(|e| Failure::during(Exit::Internal, "cannot start threads", &e))
+}
+
+impl Runtime {
+    /// Waits for work that may be left where it is when a signal comes.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.0.block_on(async {
+            tokio::select! {
+                done = work => done,
+                () = stop::requested() => Err(stop::Stopped.into()),
+            }
+        })
+    }
+
+    /// Waits for work that ends by itself when a signal comes, and has something to write down then.
+    pub(crate) fn finish<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.0.block_on(work)
+    }
+
+    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.handle()
+    }
 }
 
 /// Seconds since 1970, by this machine's clock.
@@ -219,10 +265,12 @@ pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     }
     eprint!("{} [y/N] ", escape(question));
     let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    match (read, answer.trim()) {
-        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+    let read = || {
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    };
+    match stop::unless_requested(read)?.as_deref().map(str::trim) {
+        Ok("y" | "Y" | "yes") => Ok(()),
         _ => Err(Failure::new(Exit::Refused, "not agreed; nothing was changed")),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sealift_console::{Bar, Exit, Failure, Output, bytes, escape_line};
+use sealift_console::{Bar, Exit, Failure, Output, bytes, count, escape_line};
 use sealift_format::Digest;
 use sealift_format::oci::Descriptor;
 use sealift_importer::bundle::intake::Opened;
@@ -18,6 +18,8 @@ use sealift_importer::site::{Given, Site};
 use sealift_registry::{Credentials, RegistryError, Trust};
 use serde::Serialize;
 
+use super::room::{self, Need};
+
 /// MicroK8s's registry add-on.
 const DEFAULT_REGISTRY: &str = "localhost:32000";
 /// The namespace of the kubelet's images.
@@ -27,7 +29,7 @@ const KUBELET_NAMESPACE: &str = "k8s.io";
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SiteArgs {
     /// containerd's socket [default: MicroK8s's, else /run/containerd/containerd.sock]
-    #[arg(long, value_name = "SOCKET", help_heading = "Site")]
+    #[arg(long, value_name = "SOCKET", env = "SEALIFT_CONTAINERD_SOCKET", help_heading = "Site")]
     containerd_socket: Option<PathBuf>,
     /// Kubeconfig [default: MicroK8s's, else $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE", help_heading = "Site")]
@@ -35,11 +37,11 @@ pub(crate) struct SiteArgs {
     /// Context of the kubeconfig [default: its current one]
     #[arg(long, value_name = "NAME", help_heading = "Site")]
     pub(crate) context: Option<String>,
-    /// Helm [default: the bundle's, else MicroK8s's, else on PATH]
-    #[arg(long, value_name = "PROGRAM", help_heading = "Site")]
+    /// Helm, used whatever the bundle carries [default: the bundle's, else MicroK8s's, else on PATH]
+    #[arg(long, value_name = "PROGRAM", env = "SEALIFT_HELM", help_heading = "Site")]
     helm: Option<PathBuf>,
     /// containerd's directory of hosts.toml files [default: MicroK8s's, else /etc/containerd/certs.d]
-    #[arg(long, value_name = "DIR", help_heading = "Site")]
+    #[arg(long, value_name = "DIR", env = "SEALIFT_CERTS_D", help_heading = "Site")]
     certs_d: Option<PathBuf>,
 }
 
@@ -109,8 +111,8 @@ impl Loaded {
     pub(crate) fn text(&self) -> String {
         let there = self.images.iter().filter(|i| i.was_there).count();
         let mut text = format!(
-            "{} images in {} ({there} were there already); {} of {} sent; {}",
-            self.images.len(),
+            "{} in {} (there already: {there}); {} of {} sent; {}",
+            count(self.images.len(), "image"),
             escape_line(&self.place),
             bytes(self.bytes_sent),
             bytes(self.bytes_total),
@@ -132,10 +134,30 @@ pub(crate) struct ImagePlan {
     pub(crate) images: usize,
     pub(crate) present: usize,
     pub(crate) bytes_to_send: u64,
+    /// Where on this machine they are written to, if that is known.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) free_bytes: Option<u64>,
     /// Tags that stand for another image and are this product's.
     pub(crate) tags_to_move: Vec<String>,
     /// Tags that stand for another image and are not this product's alone.
     pub(crate) foreign_tags: Vec<String>,
+}
+
+impl ImagePlan {
+    /// What the images need on this machine, if that is known.
+    pub(crate) fn need(&self) -> Option<Need<'_>> {
+        // a layout holds the blobs as they are; containerd unpacks them as well, to nobody knows how much
+        let folder = self.folder.as_deref()?;
+        Some(Need { folder, bytes: self.bytes_to_send, at_least: true })
+    }
+
+    /// Where they are written to and what is free there, for a plan.
+    pub(crate) fn room(&self) -> String {
+        match (&self.folder, self.free_bytes) {
+            (Some(folder), Some(free)) => format!(", and to unpack in {} ({} free)", folder.display(), bytes(free)),
+            _ => String::new(),
+        }
+    }
 }
 
 /// Whose images they are, as containerd keeps it.
@@ -217,6 +239,8 @@ impl Open {
                         .filter(|one| blobs(std::slice::from_ref(one)).into_iter().all(|blob| layout.has(blob)))
                         .count(),
                     bytes_to_send: missing.map(|blob| blob.size).sum(),
+                    folder: Some(path.clone()),
+                    free_bytes: Some(room::free(path)?.free),
                     tags_to_move: Vec::new(),
                     foreign_tags: Vec::new(),
                 })
@@ -229,6 +253,8 @@ impl Open {
                     images: images.len(),
                     present: survey.images.iter().filter(|i| i.present).count(),
                     bytes_to_send: survey.missing_bytes,
+                    folder: None,
+                    free_bytes: None,
                     tags_to_move: moving.map(|i| i.reference.clone()).collect(),
                     // a registry keeps no owners
                     foreign_tags: Vec::new(),
@@ -243,12 +269,18 @@ impl Open {
                     .zip(images)
                     .flat_map(|(s, image)| s.names.iter().filter(|n| n.is_elsewhere(&image.top.digest)));
                 let (ours, foreign): (Vec<_>, Vec<_>) = names.partition(|n| n.owners == [options.owner.as_str()]);
+                let folders = containerd.folders(&options.snapshotter).await.map_err(|e| containerd_failure(&e))?;
+                // blobs and layers are rarely on two disks: the tighter one counts
+                let spaces = folders.into_iter().map(|folder| room::free(&folder).map(|space| (space.free, folder)));
+                let tightest = spaces.collect::<Result<Vec<_>, _>>()?.into_iter().min();
                 let text = |names: Vec<&NameState>| names.into_iter().map(|n| n.name.clone()).collect();
                 Ok(ImagePlan {
                     place: format!("containerd {}", containerd.version()),
                     images: images.len(),
                     present: survey.images.iter().filter(|i| i.is_complete && i.is_unpacked).count(),
                     bytes_to_send: survey.bytes_to_send,
+                    free_bytes: tightest.as_ref().map(|(free, _)| *free),
+                    folder: tightest.map(|(_, folder)| folder),
                     tags_to_move: text(ours),
                     foreign_tags: text(foreign),
                 })
@@ -367,11 +399,25 @@ pub(crate) fn containerd_failure(error: &ContainerdError) -> Failure {
             .hint(
                 "check that containerd runs (on MicroK8s: microk8s status) and that you are root; nothing was loaded",
             ),
+        ContainerdError::Call { source, .. } if left_behind(&source.message).is_some() => {
+            let folder = left_behind(&source.message).unwrap_or_default();
+            failure.hint(format!(
+                "containerd was killed once and left a folder that it has no record of: stop containerd, remove {folder}, \
+                 start containerd, then run the same command again"
+            ))
+        }
         ContainerdError::DiskFull { .. } => {
             failure.hint("free space where containerd keeps its data, then run the same command again")
         }
         _ => failure.hint("run the same command again: what containerd has already is not sent twice"),
     }
+}
+
+// containerd 1.6, killed between renaming a snapshot's folder and writing its record, gives the number again for ever:
+// "failed to rename: rename .../snapshots/new-1 .../snapshots/7: file exists".
+fn left_behind(answer: &str) -> Option<&str> {
+    let path = answer.strip_suffix(": file exists")?.rsplit(' ').next()?;
+    path.contains("/snapshots/").then_some(path)
 }
 
 pub(crate) fn registry_failure(error: &TargetError) -> Failure {
@@ -383,5 +429,19 @@ pub(crate) fn registry_failure(error: &TargetError) -> Failure {
         TargetError::Registry(RegistryError::Unauthorized { .. }) => failure.hint("log in with docker login or podman login, whose credentials are used"),
         TargetError::PartialIndex { .. } => failure.hint("load it into containerd, or ask the vendor for a bundle with all platforms of this image"),
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_that_a_killed_containerd_left_is_named() {
+        let folder = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/7";
+        let answer = format!("failed to rename: rename {folder}/../new-12 {folder}: file exists");
+        assert_eq!(left_behind(&answer), Some(folder));
+        assert_eq!(left_behind("rename /a /b: file exists"), None);
+        assert_eq!(left_behind("no such snapshotter"), None);
     }
 }

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sealift_console::{Exit, Failure, Output, escape, escape_line};
+use sealift_console::{Exit, Failure, Output, count, escape, escape_line};
+use sealift_importer::cluster::leavings;
 use sealift_importer::cluster::ledger::{self, Finish, Stored};
+use sealift_importer::cluster::objects::ObjectRef;
 use sealift_importer::cluster::record::Outcome;
+use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::Containerd;
 use sealift_importer::install::plan;
 use sealift_importer::site::Site;
@@ -63,7 +66,7 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
         ledger::check_held(newest, &holder, now()).map_err(|e| ledger_failure(&e))?;
         let bundles = history.iter().rev().map(|s| s.record.bundle);
         let helm = find_helm_of(&site, args.site.context.as_deref(), home.path(), store.root(), bundles).await?;
-        Ok::<_, Failure>((ledger, history, helm, place(&cluster, &site)))
+        Ok::<_, Failure>((ledger, history, helm, cluster))
     })?;
     let stored = history.last().expect("it was looked at above");
     let record = &stored.record;
@@ -71,14 +74,19 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
     let releases = plan::removal(ledger::current(&history));
     let list: Vec<String> = releases.iter().map(|(release, namespace)| format!("{release} in {namespace}")).collect();
     let (title, list) = (escape_line(&record.title()), escape_line(&list.join(", ")));
-    agree(args.yes, &format!("{title} will be removed: {list}\ncluster: {cluster}"), out)?;
-    let report = runtime.block_on(async {
-        let mut removed = Vec::new();
+    agree(args.yes, &format!("{title} will be removed: {list}\ncluster: {}", place(&cluster, &site)), out)?;
+    let report = runtime.finish(async {
+        let (mut removed, mut leavings) = (Vec::new(), Vec::new());
         for (release, namespace) in &releases {
             out.note(format!("removing {} from {}", escape_line(release), escape_line(namespace)));
+            let may_stay = may_stay(&helm, release, namespace, out).await?;
             let time = Duration::from_secs(args.timeout);
             if helm.uninstall(release, namespace, time).await.map_err(|e| helm_failure(&e))? {
                 removed.push(release.clone());
+            }
+            match cluster.leavings(&may_stay, namespace).await {
+                Ok(found) => leavings.extend(found.iter().map(|one| format!("{}: {}", one.object, one.removal))),
+                Err(e) => out.warn(escape_line(&format!("what is left of {release} cannot be told: {e}"))),
             }
         }
         let finish = Finish { outcome: Outcome::Uninstalled, message: "", finished: now() };
@@ -92,33 +100,47 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
             instance: record.instance.clone(),
             releases_removed: removed,
             images_unpinned: unpinned.unwrap_or(0),
-            left: vec![
-                format!("namespaces: {}", namespaces.join(", ")),
-                "custom resource definitions, and volumes with their data".to_string(),
-                match unpinned {
-                    Some(_) => {
-                        "images in containerd, no longer pinned: the kubelet removes them when it needs the space"
-                            .to_string()
-                    }
-                    None => "images".to_string(),
-                },
-                "packs in the store, and the ledger's records".to_string(),
-                format!(
-                    "Secrets with the site's values, which may hold passwords; this removes them: {}",
-                    ledger::values_removal(&args.ledger.ledger_namespace, &record.product, &record.instance)
-                ),
-            ],
+            left: [
+                leavings,
+                vec![
+                    format!("namespaces: {}", namespaces.join(", ")),
+                    "custom resource definitions, and volumes with their data".to_string(),
+                    match unpinned {
+                        Some(_) => {
+                            "images in containerd, no longer pinned: the kubelet removes them when it needs the space"
+                                .to_string()
+                        }
+                        None => "images".to_string(),
+                    },
+                    "packs in the store, and the ledger's records".to_string(),
+                    format!(
+                        "Secrets with the site's values, which may hold passwords; this removes them: {}",
+                        ledger::values_removal(&args.ledger.ledger_namespace, &record.product, &record.instance)
+                    ),
+                ],
+            ]
+            .concat(),
         })
     })?;
     out.result(&report, || {
         let left: String = report.left.iter().map(|l| format!("\n  {}", escape(l))).collect();
         format!(
-            "{} is uninstalled ({} releases). What is left:{left}",
+            "{} is uninstalled ({}). What is left:{left}",
             escape_line(&report.product),
-            report.releases_removed.len()
+            count(report.releases_removed.len(), "release")
         )
     });
     Ok(())
+}
+
+// What Helm will not remove with the release; asked before, for Helm forgets it.
+async fn may_stay(helm: &Helm, release: &str, namespace: &str, out: &Output) -> Result<Vec<ObjectRef>, Failure> {
+    let hooks = helm.hooks(release, namespace).await.map_err(|e| helm_failure(&e))?.unwrap_or_default();
+    let manifest = helm.manifest(release, namespace).await.map_err(|e| helm_failure(&e))?.unwrap_or_default();
+    Ok(leavings::candidates(&hooks, &manifest, release).unwrap_or_else(|e| {
+        out.warn(escape_line(&format!("what will be left of {release} cannot be told: {e}")));
+        Vec::new()
+    }))
 }
 
 // Images may live elsewhere, or containerd be gone: that is no reason to fail.

@@ -1,19 +1,20 @@
-//! `verify`: checks every signature and digest of a bundle and keeps nothing.
+//! `verify`: checks every signature and digest of a bundle and keeps none of it, only newer roots.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use sealift_console::{Exit, Failure, Output, bytes, escape};
+use sealift_console::{Exit, Failure, Output, bytes, count, escape};
 use sealift_format::Digest;
+use sealift_format::trust::Vendor;
 use sealift_importer::bundle::check;
 use serde::Serialize;
 
-use super::{StoreArgs, intake_failure, load_trust, open_medium};
+use super::{StoreArgs, intake_failure, keep_roots, load_trust, open_medium};
 
-/// Check every signature and digest of a bundle, in one pass, keeping nothing
+/// Check every signature and digest of a bundle, in one pass, keeping none of it
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The bundle
+    /// The bundle, or - for standard input
     bundle: PathBuf,
     /// Rebuild every blob as well
     #[arg(long)]
@@ -37,14 +38,16 @@ struct Report {
 }
 
 pub(crate) fn run(args: &VerifyArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
-    let trust = load_trust(&store.path()?)?;
+    let store = store.path()?;
+    let trust = load_trust(&store)?;
     let started = Instant::now();
     let mut medium = open_medium(&args.bundle)?;
     if args.deep && medium.file().is_none() {
         return Err(Failure::new(Exit::Usage, "--deep needs a file: a pipe can be read once only"));
     }
     let bar = out.bar("verifying", medium.size().unwrap_or(0));
-    let checked = check::check(&mut medium, &trust, args.deep, &|n| bar.advance(n))
+    let keep = |vendor: &Vendor| keep_roots(&store, &trust, vendor, out);
+    let checked = check::check(&mut medium, &trust, args.deep, &keep, &|n| bar.advance(n))
         .map_err(|e| intake_failure(&args.bundle, e, |never| match never {}))?;
     drop(bar);
     let manifest = checked.manifest.get();
@@ -83,10 +86,11 @@ fn human(report: &Report) -> String {
         report.manifest
     );
     if let Some(blobs) = report.blobs_rebuilt {
-        text += &format!("\nall {blobs} blobs rebuilt, each with its digest");
+        text += &format!("\n{} rebuilt, each with its digest", count(blobs, "blob"));
     }
     if !report.missing_packs.is_empty() {
-        text += &format!("\nthin: {} packs are not in this file and must be in the store", report.missing_packs.len());
+        let packs = count(report.missing_packs.len(), "pack");
+        text += &format!("\nthin: {packs} missing from this file; the store must have what is missing");
     }
     text
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use sealift_console::stop::{self, Stopped};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -68,7 +69,11 @@ impl Launcher {
         }
     }
 
-    pub(super) async fn run(&self, run: Run<'_>, stop: impl Future<Output = String>) -> Result<String, Error> {
+    pub(super) async fn run(&self, run: Run<'_>, hopeless: impl Future<Output = String>) -> Result<String, Error> {
+        let stopped = || Ended::Stopped(Stopped.to_string());
+        if stop::is_requested() {
+            return Err(Error::Stopped { action: run.action.to_string(), reason: Stopped.to_string() });
+        }
         let failed = |source| Error::Run { program: run.program.to_path_buf(), source };
         let (mut child, _keeper) = spawn(self.command(&run)).await.map_err(failed)?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
@@ -82,7 +87,8 @@ impl Launcher {
             tokio::pin!(watch);
             let ended = tokio::select! {
                 ended = timeout(run.limit, &mut watch) => ended.unwrap_or(Ended::TimedOut),
-                reason = stop => Ended::Stopped(reason),
+                reason = hopeless => Ended::Stopped(reason),
+                () = stop::requested() => stopped(),
             };
             if let (Ended::TimedOut | Ended::Stopped(_), Some(pid)) = (&ended, pid) {
                 // not waited for yet, so the number is still its own; and read on, or a closed pipe kills it
@@ -123,6 +129,8 @@ impl Launcher {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // what is typed at a terminal reaches this program only, which then ends Helm in good order
+            .process_group(0)
             .kill_on_drop(true);
         command
     }

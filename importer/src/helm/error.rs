@@ -118,10 +118,19 @@ pub struct Unusable {
 
 pub(super) fn check_names(release: &str, namespace: &str) -> Result<(), Error> {
     check_name("release", release, 53)?;
+    check_namespace(namespace)
+}
+
+/// Checks that Kubernetes and Helm take a namespace's name.
+///
+/// # Errors
+///
+/// [`Error::Name`].
+pub fn check_namespace(namespace: &str) -> Result<(), Error> {
     check_name("namespace", namespace, 63)
 }
 
-pub(super) fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), Error> {
+fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), Error> {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     let sound =
         (1..=limit).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-');

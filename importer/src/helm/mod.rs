@@ -16,13 +16,13 @@ use std::time::Duration;
 use semver::Version;
 
 pub use child::{Launcher, MAX_OUTPUT_BYTES};
-pub use error::{Error, Unusable};
+pub use error::{Error, Unusable, check_namespace};
 pub use parse::{Release, Revision, Status};
 pub use reexec::{MAX_CPU_SECONDS, MAX_MEMORY_BYTES, REEXEC, ReexecError, reexec};
 
 use crate::site::Place;
 use child::Run;
-use error::{chain, check_name, check_names, is_absent};
+use error::{chain, check_names, is_absent};
 
 /// The oldest Helm that is driven: it brought `--dry-run=server` and release labels.
 pub const OLDEST: Version = Version::new(3, 13, 0);
@@ -72,7 +72,7 @@ pub struct Upgrade<'a> {
     pub take_fields: bool,
 }
 
-/// What to render without a cluster.
+/// What to render.
 #[derive(Debug, Clone)]
 pub struct Render<'a> {
     /// The release's name.
@@ -91,6 +91,8 @@ pub struct Render<'a> {
     pub upgrade: bool,
     /// Whether the chart's `crds/` come too.
     pub crds: bool,
+    /// Whether the chart may look things up in the cluster; nothing is changed there.
+    pub server: bool,
 }
 
 impl Helm {
@@ -160,6 +162,7 @@ impl Helm {
         }
         args.extend(render.upgrade.then(|| "--is-upgrade".into()));
         args.extend(render.crds.then(|| "--include-crds".into()));
+        args.extend(render.server.then(|| "--dry-run=server".into()));
         args.extend(values_args(render.values));
         self.read(&format!("render {}", render.release), args).await
     }
@@ -248,7 +251,7 @@ impl Helm {
         let mut args = strings(["list", "--max", "0", "--output", "json"]);
         match namespace {
             Some(namespace) => {
-                check_name("namespace", namespace, 63)?;
+                check_namespace(namespace)?;
                 args.extend(strings(["--namespace", namespace]));
             }
             None => args.push("--all-namespaces".into()),
@@ -285,9 +288,22 @@ impl Helm {
     ///
     /// Those of any run.
     pub async fn manifest(&self, release: &str, namespace: &str) -> Result<Option<String>, Error> {
+        self.get("manifest", release, namespace).await
+    }
+
+    /// The hooks of a release's newest revision; `None` if there is no such release.
+    ///
+    /// # Errors
+    ///
+    /// Those of any run.
+    pub async fn hooks(&self, release: &str, namespace: &str) -> Result<Option<String>, Error> {
+        self.get("hooks", release, namespace).await
+    }
+
+    async fn get(&self, what: &str, release: &str, namespace: &str) -> Result<Option<String>, Error> {
         check_names(release, namespace)?;
-        let args = strings(["get", "manifest", release, "--namespace", namespace]);
-        match self.read(&format!("show the manifest of {release}"), args).await {
+        let args = strings(["get", what, release, "--namespace", namespace]);
+        match self.read(&format!("show the {what} of {release}"), args).await {
             Ok(text) => Ok(Some(text)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error),

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use sealift_console::stop::Stopped;
+
 use crate::cluster;
 use crate::cluster::ledger;
 use crate::helm;
@@ -20,6 +22,16 @@ pub enum InstallError {
     /// Helm.
     #[error(transparent)]
     Helm(#[from] helm::Error),
+    /// A chart does not render with its values on this cluster.
+    #[error("chart {chart} cannot be installed as {release}")]
+    Chart {
+        /// Its name and version.
+        chart: String,
+        /// The release.
+        release: String,
+        /// Helm's words.
+        source: Box<helm::Error>,
+    },
     /// Values.
     #[error(transparent)]
     Values(#[from] values::Error),
@@ -31,6 +43,9 @@ pub enum InstallError {
         /// The operating system's error.
         source: io::Error,
     },
+    /// A signal came in between two steps.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// The time for all of it is over.
     #[error("not finished after {seconds} s")]
     Deadline {

@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use sealift_console::count;
+use sealift_console::stop::{self, Stopped};
 use sealift_format::Digest;
 use sealift_format::manifest::{Chart, Manifest};
 use sealift_format::trust::Verified;
@@ -74,8 +76,8 @@ impl Installer<'_> {
     ///
     /// # Errors
     ///
-    /// [`InstallError`]; the ledger then says that the revision failed, unless the ledger itself is
-    /// what failed.
+    /// [`InstallError`]; the ledger then says that the revision failed or was interrupted, unless the ledger
+    /// itself is what failed.
     pub async fn run(&self, job: &Job<'_>) -> Result<Stored, InstallError> {
         let begun = self.begin(job).await?;
         let deadline = Instant::now() + self.timeout;
@@ -83,6 +85,7 @@ impl Installer<'_> {
         let result = self.charts(job, &mut record, deadline).await;
         let (outcome, message) = match &result {
             Ok(()) => (Outcome::Installed, String::new()),
+            Err(error) if stop::is_requested() => (Outcome::Interrupted, chain(error)),
             Err(error) => (Outcome::Failed, chain(error)),
         };
         let finish = Finish { outcome, message: &message, finished: (self.now)() };
@@ -90,9 +93,61 @@ impl Installer<'_> {
             Ok(updated) => self.ledger.finish(&updated, &finish).await,
             Err(error) => Err(error),
         };
-        // why it failed matters more than that this could not be written down
-        result?;
-        Ok(written?)
+        match (result, written) {
+            // whatever Helm said or was waited for: it is the server that went away
+            (Err(error), Err(ledger::Error::Cluster(away @ cluster::Error::Unreachable { .. }))) => {
+                (self.step)(&chain(&error));
+                Err(away.into())
+            }
+            // why it failed matters more than that this could not be written down
+            (Err(error), _) => Err(error),
+            (Ok(()), written) => Ok(written?),
+        }
+    }
+
+    /// Renders every chart with its values, as a try: nothing in the cluster is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError`].
+    pub async fn try_charts(&self, job: &Job<'_>) -> Result<(), InstallError> {
+        for release in job.releases {
+            let files = self.files(job, release)?;
+            match self.render(release, &files).await {
+                Err(InstallError::Helm(source @ helm::Error::Failed { .. })) => {
+                    let Chart { name, version, release, .. } = &release.chart;
+                    let (chart, release) = (format!("{name} {version}"), release.to_string());
+                    return Err(InstallError::Chart { chart, release, source: Box::new(source) });
+                }
+                rendered => rendered.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    // Without the cluster; a chart that fails so may look things up in it.
+    async fn render(&self, release: &Release, files: &Files) -> Result<String, InstallError> {
+        let name = release.chart.release.as_str();
+        let version = self.cluster.version().await?;
+        let newest = self.helm.latest(name, &release.namespace).await?;
+        let mut render = helm::Render {
+            release: name,
+            namespace: &release.namespace,
+            chart: &files.chart,
+            values: &files.values,
+            kube_version: &version,
+            api_versions: &[],
+            upgrade: newest.is_some(),
+            crds: false,
+            server: false,
+        };
+        match self.helm.render(&render).await {
+            Err(helm::Error::Failed { .. }) => {
+                render.server = true;
+                Ok(self.helm.render(&render).await?)
+            }
+            rendered => Ok(rendered?),
+        }
     }
 
     async fn begin(&self, job: &Job<'_>) -> Result<Stored, InstallError> {
@@ -172,34 +227,22 @@ impl Installer<'_> {
                 all.extend(targets(&manifest, &release.namespace, release.chart.release.as_str())?);
             }
         }
-        (self.step)(&format!("waiting for {} objects", all.len()));
+        (self.step)(&format!("waiting for {}", count(all.len(), "object")));
         let left = deadline.saturating_duration_since(Instant::now());
         let mut progress = |text: &str| (self.step)(text);
-        self.cluster.wait_ready(&all, left, &mut progress).await?;
-        Ok(())
+        tokio::select! {
+            ready = self.cluster.wait_ready(&all, left, &mut progress) => Ok(ready?),
+            () = stop::requested() => Err(Stopped.into()),
+        }
     }
 
     async fn release(&self, job: &Job<'_>, release: &Release, left: Duration) -> Result<u64, InstallError> {
         let name = release.chart.release.as_str();
+        stop::check()?;
         self.repair(name, &release.namespace, left).await?;
         self.cluster.ensure_namespace(&release.namespace).await?;
         let files = self.files(job, release)?;
-        let version = self.cluster.version().await?;
-        let newest = self.helm.latest(name, &release.namespace).await?;
-        let rendered = self
-            .helm
-            .render(&helm::Render {
-                release: name,
-                namespace: &release.namespace,
-                chart: &files.chart,
-                values: &files.values,
-                kube_version: &version,
-                api_versions: &[],
-                upgrade: newest.is_some(),
-                crds: false,
-            })
-            .await;
-        let watched = match rendered {
+        let watched = match self.render(release, &files).await {
             Ok(rendered) => {
                 let mut watched = targets(&rendered, &release.namespace, name)?;
                 watched.extend(hook_targets(&rendered, &release.namespace, name)?);

@@ -14,6 +14,7 @@ mod load;
 mod names;
 mod platform;
 mod snapshots;
+mod space;
 mod survey;
 
 use std::future::Future;
