@@ -98,19 +98,13 @@ impl Cluster {
     /// Socket of the first node's containerd.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.servers.socket(1)
-    }
-
-    /// Socket of a node's containerd; nodes count from 1.
-    #[must_use]
-    pub fn socket_of(&self, node: u8) -> PathBuf {
-        self.servers.socket(node)
+        self.servers.socket()
     }
 
     /// Where the first node's containerd reads `HOST/hosts.toml`.
     #[must_use]
     pub fn certs_d(&self) -> PathBuf {
-        self.servers.certs_d(1)
+        self.servers.dir().join("n1/certs.d")
     }
 
     /// Runs kubectl as administrator.
@@ -204,19 +198,7 @@ impl ContainerdOnly {
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.servers.socket(1)
-    }
-
-    /// Where it reads `HOST/hosts.toml`.
-    #[must_use]
-    pub fn certs_d(&self) -> PathBuf {
-        self.servers.certs_d(1)
-    }
-
-    /// Where it keeps its content and snapshots.
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        self.servers.dir().join("n1/root")
+        self.servers.socket()
     }
 
     /// Runs its `ctr`, in namespace `k8s.io`.
@@ -291,12 +273,8 @@ impl Servers {
         &self.path
     }
 
-    fn socket(&self, node: u8) -> PathBuf {
-        self.path.join(format!("n{node}/containerd.sock"))
-    }
-
-    fn certs_d(&self, node: u8) -> PathBuf {
-        self.path.join(format!("n{node}/certs.d"))
+    fn socket(&self) -> PathBuf {
+        self.path.join("n1/containerd.sock")
     }
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
@@ -316,7 +294,7 @@ impl Servers {
 
     fn ctr<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
         let ctr = self.containerd.expect("it was started").ctr();
-        run_command(self.command(ctr).arg("-a").arg(self.socket(1)).args(["-n", "k8s.io"]).args(args))
+        run_command(self.command(ctr).arg("-a").arg(self.socket()).args(["-n", "k8s.io"]).args(args))
     }
 
     fn kill(&self, process: &str) {

@@ -2,9 +2,12 @@
 //!
 //! Helpers panic with everything a reader needs, as assertions do; they are for tests alone. A test that
 //! needs servers starts with `if !sealift_tests::servers() { return; }`. Whatever is started here is
-//! stopped when its value is dropped, and nothing else is ever stopped.
+//! stopped when its value is dropped, and nothing else is ever stopped. [`bundle`] and [`lab`] are what is tested on
+//! them: a bundle to bend, and a vendor with a customer.
 
+pub mod bundle;
 mod cluster;
+pub mod lab;
 mod media;
 mod netns;
 mod paths;
@@ -12,12 +15,24 @@ mod registry;
 mod run;
 mod slot;
 
+use std::io::Write as _;
+
 pub use cluster::{Cluster, Containerd, ContainerdOnly, Options};
 pub use media::{Exfat, Tmpfs, small_tmpfs};
 pub use netns::{Netns, netns_loopback};
 pub use paths::{Helm, bundler, cache_dir, cluster_script, helm, importer, kubectl};
 pub use registry::{Registry, free_port};
-pub use run::{Ran, run, run_command};
+pub use run::{Ran, run, run_command, run_on_terminal};
+
+/// How a line begins that says a [`figure`].
+pub const FIGURE: &str = "figure: ";
+
+/// Says what a test counted or measured, past the test runner, which keeps what tests print that pass.
+/// `cargo xtask test` shows all figures together at its end.
+pub fn figure(text: &str) {
+    // print! is what the runner catches
+    let _ = writeln!(std::io::stdout(), "{FIGURE}{text}");
+}
 
 /// Whether tests that need servers are to run: `SEALIFT_SERVERS=1`, as `cargo xtask test` sets it.
 ///

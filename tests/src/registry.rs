@@ -1,13 +1,15 @@
 //! Debian's docker-registry on a free port of loopback.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+use crate::netns::Netns;
+use crate::run::run_command;
 
 /// A running registry without authentication; ended and removed when dropped, or when the test ends.
 #[derive(Debug)]
@@ -25,8 +27,22 @@ impl Registry {
     /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_where(Command::new)
+    }
+
+    /// The same in a network namespace: only who is in it reaches the registry.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in(netns: &Netns) -> Self {
+        Self::start_where(|program| netns.command(program))
+    }
+
+    fn start_where(command: impl Fn(&'static str) -> Command) -> Self {
         // another process may take the port between finding and using it
-        (0..5).find_map(|_| Self::try_start()).expect("docker-registry (Debian) is installed and starts")
+        (0..5).find_map(|_| Self::try_start(&command)).expect("docker-registry (Debian) is installed and starts")
     }
 
     /// `127.0.0.1:PORT`.
@@ -35,19 +51,7 @@ impl Registry {
         &self.address
     }
 
-    /// Where it keeps its blobs.
-    #[must_use]
-    pub fn data(&self) -> std::path::PathBuf {
-        self.dir.path().join("data")
-    }
-
-    /// Everything it has written to its log.
-    #[must_use]
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn try_start() -> Option<Self> {
+    fn try_start(command: &impl Fn(&'static str) -> Command) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("sealift-registry-").tempdir().expect("a temporary folder");
         let address = format!("127.0.0.1:{}", free_port());
         let config = dir.path().join("config.yml");
@@ -59,7 +63,7 @@ impl Registry {
         fs::write(&config, text).expect("the temporary folder can be written");
         // the shell ends with its standard input, and so with the test, however that ends
         let script = "docker-registry serve \"$1\" > \"$2\" 2>&1 < /dev/null & cat > /dev/null; kill -9 $!";
-        let child = Command::new("sh")
+        let child = command("sh")
             .args(["-c", script, "sh"])
             .args([&config, &dir.path().join("log")])
             .stdin(Stdio::piped())
@@ -67,23 +71,20 @@ impl Registry {
             .expect("a shell");
         let registry = Self { child, dir, address };
         for _ in 0..100 {
-            if registry.answers() {
+            if registry.answers(command("curl")) {
                 return Some(registry);
             }
             sleep(Duration::from_millis(50));
         }
-        eprintln!("docker-registry at {}: {}", registry.address, registry.log());
+        let log = fs::read_to_string(registry.dir.path().join("log")).unwrap_or_default();
+        eprintln!("docker-registry at {}: {log}", registry.address);
         None
     }
 
-    fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else {
-            return false;
-        };
-        let mut text = String::new();
-        stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut text)).is_ok()
-            && text.contains(" 200 OK")
-            && text.contains("registry/2.0")
+    fn answers(&self, mut curl: Command) -> bool {
+        let url = format!("http://{}/v2/", self.address);
+        let answer = run_command(curl.args(["-s", "-i", "-m", "5", "--noproxy", "*", &url])).stdout;
+        answer.contains(" 200 OK") && answer.contains("registry/2.0")
     }
 }
 
@@ -107,6 +108,8 @@ pub fn free_port() -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use sealift_fixtures::images::{ImageBuilder, Layer};
 
     use super::*;

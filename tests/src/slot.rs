@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::paths::{cache_dir, cluster_script};
+use crate::paths::cluster_script;
 use crate::run;
 
+/// One place for the machine, whatever the cache: bridges, ports and cgroups are the machine's too.
+const PLACE: &str = "/run/sealift-tests/slots";
 /// A cluster takes about 0.7 GB; more than this would only wait for the processor.
 const SLOTS: u16 = 3;
 /// Below the ports that Linux gives out by itself.
@@ -31,10 +33,10 @@ pub(crate) struct Slot {
 impl Slot {
     /// Waits until one is free. What a killed test left behind in it is stopped first.
     pub(crate) fn take() -> Self {
-        let dir = cache_dir().join("slots");
-        fs::create_dir_all(&dir).expect("the cache can be written");
+        let dir = Path::new(PLACE);
+        fs::create_dir_all(dir).expect("root can write in /run");
         loop {
-            if let Some(slot) = (0..SLOTS).find_map(|number| Self::try_take(&dir, number)) {
+            if let Some(slot) = (0..SLOTS).find_map(|number| Self::try_take(dir, number)) {
                 return slot;
             }
             sleep(Duration::from_millis(200));
@@ -44,7 +46,7 @@ impl Slot {
     fn try_take(dir: &Path, number: u16) -> Option<Self> {
         let path = dir.join(number.to_string());
         let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.as_mut().expect("the cache can be written");
+        let file = file.as_mut().expect("root can write in /run");
         file.try_lock().ok()?;
         let mut left = String::new();
         let _ = file.read_to_string(&mut left);
@@ -62,6 +64,6 @@ impl Slot {
     /// Writes down where the cluster lies, for whoever has to clean up.
     pub(crate) fn belongs_to(&mut self, dir: &Path) {
         let done = self.file.set_len(0).and_then(|()| self.file.rewind());
-        done.and_then(|()| self.file.write_all(dir.as_os_str().as_encoded_bytes())).expect("the cache can be written");
+        done.and_then(|()| self.file.write_all(dir.as_os_str().as_encoded_bytes())).expect("root can write in /run");
     }
 }

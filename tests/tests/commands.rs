@@ -1,9 +1,11 @@
 //! What every command line promises: exit codes, one JSON document, completions, man pages.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use sealift_tests::lab::Lab;
 use sealift_tests::{bundler, importer, run, run_command};
 
 #[test]
@@ -13,7 +15,7 @@ fn the_readme_lists_every_exit_code() {
     let source = fs::read_to_string(workspace.join("importer/console/src/failure.rs")).expect("the exit codes");
     let codes: Vec<&str> =
         source.lines().filter_map(|l| l.trim().strip_suffix(',')?.split_once(" = ")).map(|(_, code)| code).collect();
-    assert_eq!(codes.len(), 19);
+    assert_eq!(codes.len(), 20);
     for code in codes {
         assert!(readme.lines().any(|l| l.starts_with(&format!("| {code} |"))), "exit code {code} is not in the README");
     }
@@ -31,11 +33,80 @@ fn a_failure_is_one_json_document_too() {
 }
 
 #[test]
+fn a_bundle_comes_through_standard_input_as_well() {
+    let lab = Lab::new();
+    lab.trust();
+    let recipe = fs::read_to_string(&lab.v1.recipe).expect("the recipe");
+    let recipe = recipe.replace("release: shop-web\n", "release: shop-web\n    values: [./defaults.yaml]\n");
+    fs::write(&lab.v1.recipe, recipe).expect("written");
+    fs::write(lab.v1.recipe.with_file_name("defaults.yaml"), "replicas: 2\n").expect("written");
+    let bundle = lab.build_without_helm(&lab.v1.recipe, "v1.sealift");
+    let through = |args: &[&str]| {
+        let mut command = lab.importer(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
+        let bytes = fs::read(&bundle).expect("the bundle");
+        // inspect reads the head only
+        let _ = child.stdin.take().expect("a pipe").write_all(&bytes);
+        let ended = child.wait_with_output().expect("ended");
+        assert!(ended.status.success(), "{args:?}");
+        String::from_utf8(ended.stdout).expect("text")
+    };
+    assert!(through(&["verify", "-"]).starts_with("sound: "));
+    let shown = through(&["inspect", "-"]);
+    for row in ["notes", "shop-web/values-1.yaml", "licence", "in 1 pack\n"] {
+        assert!(shown.contains(row), "{row}: {shown}");
+    }
+    let _ = run_command(lab.importer(["verify", "--deep"]).arg("-")).ends_with(2);
+}
+
+#[test]
+fn places_come_from_the_environment_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut show = Command::new(importer());
+    let shown = run_command(show.args(["mirrors", "show"]).env("SEALIFT_CERTS_D", folder.path())).ok();
+    assert_eq!(shown.stdout, format!("there are no hosts.toml files in {}\n", folder.path().display()));
+    let mut doctor = Command::new(importer());
+    doctor.arg("--store").arg(folder.path().join("store")).args(["doctor", "--kubeconfig", "/nonexistent"]);
+    doctor.env("SEALIFT_CONTAINERD_SOCKET", "/of/containerd.sock").env("SEALIFT_HELM", "/of/helm");
+    let found = run_command(&mut doctor).ends_with(15).stdout;
+    assert!(found.contains("/of/containerd.sock (given)") && found.contains("/of/helm (given)"), "{found}");
+}
+
+#[test]
 fn a_wrong_command_line_ends_with_2() {
     let _ = run(bundler(), ["build", "--no-such-flag"]).ends_with(2);
     let _ = run(importer(), ["load"]).ends_with(2);
     let _ = run(importer(), ["load", "x", "--to", "nowhere"]).ends_with(2);
     let _ = run(importer(), ["install", "x", "--to", "dir:y"]).ends_with(2);
+}
+
+#[test]
+fn a_wrong_command_line_is_one_json_document_too() {
+    let cases: [(&[&str], &str, &str); 5] = [
+        (&["--json", "verify", "x", "--no-such-flag"], "unexpected argument '--no-such-flag' found", "Usage: "),
+        (&["verify", "--json"], "the following required arguments were not provided:\n", "Usage: "),
+        (&["--json", "verifi"], "unrecognized subcommand 'verifi'", "'verify'"),
+        (&["--json"], "requires a subcommand but one was not provided", "Usage: "),
+        (&["--json", "trust"], "the command line ends too early", "Usage: "),
+    ];
+    for program in [bundler(), importer()] {
+        for (args, message, hint) in cases {
+            let refused = run(&program, args).ends_with(2);
+            let error = &refused.json()["error"];
+            assert_eq!((error["exit_code"].as_u64(), error["kind"].as_str()), (Some(2), Some("usage")), "{args:?}");
+            assert!(error["message"].as_str().expect("a message").contains(message), "{args:?}: {error}");
+            let hints = error["hints"].as_array().expect("hints");
+            assert!(hints.iter().any(|h| h.as_str().expect("a text").contains(hint)), "{args:?}: {error}");
+            assert!(refused.stderr.contains("Usage: "), "{args:?}: {}", refused.stderr);
+        }
+        // without the wish, and after the words that are no options, stdout is empty
+        for args in [&["verify"][..], &["verify", "--", "--json", "more"]] {
+            assert_eq!(run(&program, args).ends_with(2).stdout, "");
+        }
+        for args in [&["--json", "--help"][..], &["--json", "--version"]] {
+            assert!(run(&program, args).ok().stdout.contains("sealift"));
+        }
+    }
 }
 
 #[test]

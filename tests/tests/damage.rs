@@ -1,9 +1,5 @@
 //! Damage of every kind to a small bundle: none is accepted, nothing panics, nothing is kept.
 
-#[path = "vectors/bundle.rs"]
-#[allow(dead_code, reason = "the vectors use the rest of it")]
-mod bundle;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -19,6 +15,7 @@ use sealift_format::{Digest, Limits, tar};
 use sealift_importer::bundle::intake::{self, IntakeError};
 use sealift_importer::bundle::medium::Medium;
 use sealift_importer::store::Store;
+use sealift_tests::{bundle, figure};
 
 fn trust() -> TrustStore {
     let root = &bundle::Parts::sound().chain[0];
@@ -64,7 +61,7 @@ fn no_flipped_bit_is_accepted() {
     let bits = bundle::Parts::sound().file().len() * 8;
     assert!(bits >= 524_288);
     let accepted = accepted(bits, |bit, bytes| bytes[bit / 8] ^= 1 << (bit % 8));
-    println!("flipped bits: {bits}, accepted: {accepted}");
+    figure(&format!("flipped bits: {bits}, accepted: {accepted}"));
     assert_eq!(accepted, 0);
 }
 
@@ -72,7 +69,7 @@ fn no_flipped_bit_is_accepted() {
 fn no_truncation_is_accepted() {
     let length = bundle::Parts::sound().file().len();
     let accepted = accepted(length, |cut, bytes| bytes.truncate(cut));
-    println!("truncations: {length}, accepted: {accepted}");
+    figure(&format!("truncations: {length}, accepted: {accepted}"));
     assert_eq!(accepted, 0);
 }
 
@@ -82,7 +79,7 @@ fn no_appended_bytes_are_accepted() {
         let filler = [0u8, 1, 0x20, 0xff][case / 512];
         bytes.resize(bytes.len() + case % 512 + 1, filler);
     });
-    println!("appended: 2048, accepted: {accepted}");
+    figure(&format!("appended: 2048, accepted: {accepted}"));
     assert_eq!(accepted, 0);
 }
 
@@ -99,7 +96,7 @@ fn no_replaced_header_byte_is_accepted() {
         bytes[headers[byte / tar::BLOCK] + byte % tar::BLOCK] ^=
             [1, 2, 4, 8, 16, 32, 64, 128, 255, 3, 7, 15, 31, 63, 127][value];
     });
-    println!("replaced header bytes: {cases}, accepted: {accepted}");
+    figure(&format!("replaced header bytes: {cases}, accepted: {accepted}"));
     assert_eq!(accepted, 0);
 }
 
@@ -154,5 +151,5 @@ fn a_damaged_bundle_leaves_no_damaged_byte_in_the_store() {
         }
         cases += 1;
     }
-    println!("damaged bundles taken in: {cases}, with a byte left that is not proven: 0");
+    figure(&format!("damaged bundles taken in: {cases}, with a byte left that is not proven: 0"));
 }

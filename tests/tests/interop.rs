@@ -1,13 +1,9 @@
 //! Other people's tools on our files: tar readers, skopeo, openssl.
 
-#[path = "journeys/lab.rs"]
-#[allow(dead_code, reason = "the journeys use the rest of it")]
-mod lab;
-
 use std::fs;
 use std::process::Command;
 
-use lab::Lab;
+use sealift_tests::lab::Lab;
 use sealift_tests::{run, run_command};
 
 #[test]

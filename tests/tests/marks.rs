@@ -1,9 +1,5 @@
 //! High-water marks: older releases and contradicting ones are refused, a new epoch begins afresh.
 
-#[path = "vectors/bundle.rs"]
-#[allow(dead_code, reason = "the vectors use the rest of it")]
-mod bundle;
-
 use sealift_fixtures::keys::TestKey::{Release, Root};
 use sealift_format::envelope::DocumentKind;
 use sealift_format::fingerprint::Fingerprint;
@@ -13,6 +9,7 @@ use sealift_format::trust::{TrustStore, Vendor, Verified};
 use sealift_format::{Digest, Limits};
 use sealift_importer::marks::{self, MarkError};
 use sealift_importer::store::Store;
+use sealift_tests::bundle;
 
 /// A release of the sample product, truly signed under a root of this epoch.
 fn release(root_epoch: u64, epoch: u64, seq: u64, version: &str) -> (Verified<Manifest>, Digest) {

@@ -1,15 +1,11 @@
 //! Bounds on memory, whatever the size of an image: measured with GNU time on images of 360 MB.
 
-#[path = "journeys/lab.rs"]
-#[allow(dead_code, reason = "the journeys use the rest of it")]
-mod lab;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
-use lab::Lab;
 use sealift_fixtures::images::{Compression, ImageBuilder, Layer};
+use sealift_tests::lab::Lab;
 use sealift_tests::{bundler, importer, run_command};
 
 /// Runs a program and gives its largest resident set, in bytes.

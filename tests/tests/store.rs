@@ -1,9 +1,5 @@
 //! What the importer reads again: its own store, the segment, the medium. None is believed twice.
 
-#[path = "vectors/bundle.rs"]
-#[allow(dead_code, reason = "the vectors use the rest of it")]
-mod bundle;
-
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,6 +22,7 @@ use sealift_importer::bundle::medium::Medium;
 use sealift_importer::image::Content as _;
 use sealift_importer::store::{Store, StoreError};
 use sealift_importer::trust_dir::{self, TrustError};
+use sealift_tests::bundle;
 use sealift_tests::{importer, run};
 
 fn anchor() -> Fingerprint {
@@ -188,7 +185,7 @@ fn check_while(bend: impl Fn(&Path), deep: bool) -> Result<check::Checked, Intak
     file.write_all(&bundle::Parts::sound().file()).expect("written");
     let mut medium = Medium::open(file.path()).expect("opens");
     let bent = Cell::new(false);
-    check::check(&mut medium, &trust(), deep, &|_| {
+    check::check(&mut medium, &trust(), deep, &|_| {}, &|_| {
         if !bent.replace(true) {
             bend(file.path());
         }
@@ -264,6 +261,27 @@ fn extents_that_follow_in_one_frame_decode_it_once() {
     reader.read_exact(&mut bytes).expect("read");
     scribble(&file);
     reader.read_to_end(&mut bytes).expect("the frame was decoded before");
+    assert!(bytes == blob);
+}
+
+#[test]
+fn extents_that_take_turns_in_four_frames_decode_each_once() {
+    let mut content = bundle::content(&bundle::sample_image());
+    let frames = [b'a', b'b', b'c', b'd'].map(|letter| vec![letter; 100]);
+    let data = content.add_pack(&frames.each_ref().map(|frame| frame::store(frame)));
+    let extents: Vec<Extent> = (0..40).map(|n| Extent { pack: data, offset: n % 4 * 100, length: 99 }).collect();
+    let list = extent::write_list(&extents);
+    content.add_pack(&[frame::store(&list)]);
+    let blob = frames.each_ref().map(|frame| &frame[..99]).concat().repeat(10);
+    content.add_file("turns", &blob, |entry| {
+        (entry.place, entry.length) = (Place::List, list.len() as u64);
+    });
+    let (content, file) = laid_out(&bundle::Parts::of(content));
+    let mut reader = content.open(&Digest::of(&blob)).expect("opens");
+    let mut bytes = vec![0; 4 * 99];
+    reader.read_exact(&mut bytes).expect("read");
+    scribble(&file);
+    reader.read_to_end(&mut bytes).expect("the frames were decoded before");
     assert!(bytes == blob);
 }
 

@@ -22,7 +22,9 @@ usage: cargo xtask COMMAND
   demo [--cluster]   show what Sealift does: a vendor packs, a customer verifies and loads
                      --cluster: down to running pods, in a real Kubernetes (root; builds what is missing)
   test [--quick]     every test; --quick leaves out those that need servers, and so root
-  bench [--quick]    figures against the usual tools; --quick leaves out those that need servers
+  bench [--quick] [--layers DIR]
+                     figures against the usual tools; --quick leaves out those that need servers
+                     --layers: on real software, in layers that tests/bench/build-layers.sh made
   dist [--debian11]  static programs in target/dist; --debian11 also tries them on Debian 11 (root)
   servers            install or build what the server tests need: Debian packages, Kubernetes, Helm
   protoc             print the path of the protoc that builds use
@@ -36,8 +38,7 @@ fn main() -> ExitCode {
         ["demo", "--cluster"] => demo::run_in_cluster(),
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
-        ["bench"] => bench::run(false),
-        ["bench", "--quick"] => bench::run(true),
+        ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),
         ["dist"] => dist::run(false),
         ["dist", "--debian11"] => dist::run(true),
         ["servers"] => servers::provide(),

@@ -1,4 +1,4 @@
-//! The real Helm on a real cluster: `SEALIFT_HELM` is a Helm 3 or 4, `SEALIFT_KUBECONFIG` a cluster's admin.
+//! The real Helm on a real cluster: `SEALIFT_TEST_HELM` is 3 or 4, `SEALIFT_KUBECONFIG` a cluster's admin.
 
 use std::future::{Future, pending};
 use std::path::{Path, PathBuf};
@@ -83,10 +83,38 @@ async fn renders_for_a_cluster_without_asking_it() {
             api_versions: &api_versions,
             upgrade: true,
             crds: true,
+            server: false,
         })
         .await
         .expect("rendered");
     assert!(text.contains("upgrade: v1.34.4") && text.contains("api: true") && text.contains("name: slow"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chart_looks_at_the_cluster_only_when_it_may() {
+    if !sealift_tests::servers() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let template =
+        "{{ if not (lookup \"v1\" \"Namespace\" \"\" \"default\") }}{{ fail \"there is no cluster\" }}{{ end }}";
+    let chart = lab.chart("1.0.0", &[("looks.yaml", template)]);
+    let mut render = Render {
+        release: "shop",
+        namespace: &lab.namespace,
+        chart: &chart,
+        values: &[],
+        kube_version: "v1.34.4",
+        api_versions: &[],
+        upgrade: false,
+        crds: false,
+        server: false,
+    };
+    let error = lab.helm.render(&render).await.expect_err("it may not");
+    assert!(matches!(&error, Error::Failed { stderr, .. } if stderr.contains("there is no cluster")), "{error}");
+    render.server = true;
+    let _ = lab.helm.render(&render).await.expect("rendered");
+    assert_eq!(lab.helm.latest("shop", &lab.namespace).await.expect("it answers"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,6 +184,7 @@ async fn a_hook_without_its_image_ends_the_installation_at_once() {
         api_versions: &[],
         upgrade: false,
         crds: false,
+        server: false,
     };
     let manifest = lab.helm.render(&render).await.expect("rendered");
     let mut targets = lab.targets(&manifest);
@@ -389,6 +418,7 @@ async fn values_mean_what_they_mean_to_helm() {
             api_versions: &[],
             upgrade: false,
             crds: false,
+            server: false,
         };
         let text = lab.helm.render(&render).await.expect("rendered");
         let ours = text.lines().find(|line| line.starts_with("all: ")).expect("it is there").to_string();

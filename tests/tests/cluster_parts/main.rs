@@ -4,3 +4,5 @@ mod common;
 mod helm;
 mod kinds;
 mod ledger;
+mod lock;
+mod objects;

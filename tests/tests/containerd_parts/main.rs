@@ -2,5 +2,8 @@
 //! every version.
 
 mod common;
+mod content;
 mod faults;
 mod load;
+mod names;
+mod site;

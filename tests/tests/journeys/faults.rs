@@ -8,9 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sealift_fixtures::product::{NAMESPACE, PRODUCT};
+use sealift_tests::lab::{Lab, helm_says};
 use sealift_tests::{Cluster, Containerd, Exfat, Helm, bundler, helm, importer, run, run_command, small_tmpfs};
-
-use crate::lab::{Lab, helm_says};
 
 #[test]
 fn wrong_keys_unknown_vendors_and_wrong_fingerprints_are_refused() {
@@ -224,7 +223,7 @@ fn servers_that_are_gone_are_named_and_the_same_command_finishes_later() {
     back(&cluster);
 
     // the API server goes while Helm waits for the pods, for good
-    let mut child = lab
+    let child = lab
         .install_command(&v1, &cluster, Helm::V4, &["--timeout", "20"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -240,8 +239,11 @@ fn servers_that_are_gone_are_named_and_the_same_command_finishes_later() {
         panic!("the first release was not begun: {}", String::from_utf8_lossy(&ended.stderr));
     }
     cluster.kill("kube-apiserver");
-    let code = child.wait().expect("ended").code();
-    assert!(matches!(code, Some(12..=14)), "{code:?}");
+    let ended = child.wait_with_output().expect("ended");
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(12), "{words}");
+    assert!(words.contains("error: the API server https://127.0.0.1:"), "{words}");
+    assert!(words.contains("cannot be reached") && words.contains("check that the API server runs"), "{words}");
     back(&cluster);
     let done = install(Helm::V4).ok().json();
     assert_eq!(done["version"], "1.0.0");
@@ -286,6 +288,43 @@ fn a_run_that_is_killed_is_finished_by_the_same_command() {
     let listed = helm_says(&cluster, Helm::V3, &["list"]);
     assert!(listed.as_array().expect("releases").iter().all(|r| r["status"] == "deployed"), "{listed}");
     let _ = lab.ask(&cluster, Helm::V3, &["uninstall", PRODUCT, "--yes"]).ok();
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_writes_it_down_and_the_same_command_finishes() {
+    if !sealift_tests::servers() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.trust();
+    let v1 = lab.build(&lab.v1.recipe, "v1.sealift");
+    let cluster = Cluster::start("stopped", Containerd::V2);
+    for (which, signal) in [(Helm::V3, "TERM"), (Helm::V4, "INT")] {
+        let mut install = lab.install_command(&v1, &cluster, which, &[]);
+        let mut child = install.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        // Helm waits for its pod
+        let begun = || cluster.kubectl(["-n", NAMESPACE, "get", "statefulset", "shop-db"]).code == Some(0);
+        assert!((0..400).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            begun()
+        }));
+        let _ = run("kill", ["-s", signal, &child.id().to_string()]).ok();
+        assert_eq!(child.wait().expect("ended").code(), Some(130));
+        let outcome = |history: &serde_json::Value| -> Vec<String> {
+            let records = history.as_array().expect("records").iter().filter(|r| r["outcome"] != "uninstalled");
+            records.map(|r| r["outcome"].as_str().expect("an outcome").to_string()).collect()
+        };
+        let history = || lab.ask(&cluster, which, &["history", PRODUCT]).ok().json();
+        let stopped = history();
+        assert_eq!(outcome(&stopped).last().map(String::as_str), Some("interrupted"), "{stopped}");
+        let listed = helm_says(&cluster, which, &["list", "--all"][..1 + usize::from(which == Helm::V3)]);
+        assert!(listed.as_array().expect("releases").iter().all(|r| r["status"] == "failed"), "{listed}");
+        assert_eq!(fs::read_dir(lab.path("store/tmp")).expect("the store").count(), 0);
+
+        let _ = lab.install(&v1, &cluster, which, &[]).ok();
+        assert_eq!(outcome(&history()).last().map(String::as_str), Some("installed"));
+        let _ = lab.ask(&cluster, which, &["uninstall", PRODUCT, "--yes"]).ok();
+    }
 }
 
 #[test]

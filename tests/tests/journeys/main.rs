@@ -1,7 +1,10 @@
 //! Journeys of the vendor and the operator through both programs, on real servers.
 
+mod choices;
 mod faults;
-mod lab;
 mod microk8s;
+mod midway;
 mod network;
 mod product;
+mod refusals;
+mod unchanged;

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use sealift_fixtures::product::{NAMESPACE, PRODUCT};
+use sealift_tests::lab::Lab;
 use sealift_tests::{Cluster, Containerd, Helm, helm, importer, run_command};
-
-use crate::lab::Lab;
 
 const DATA: &str = "var/snap/microk8s";
 

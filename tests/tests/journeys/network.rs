@@ -3,9 +3,8 @@
 use std::process::Command;
 
 use sealift_fixtures::product::{NAMESPACE, PRODUCT};
-use sealift_tests::{Cluster, Containerd, Helm, Netns, Options, Registry, helm, importer, run, run_command};
-
-use crate::lab::Lab;
+use sealift_tests::lab::Lab;
+use sealift_tests::{Cluster, Containerd, Helm, Netns, Options, Registry, helm, importer, run_command};
 
 #[test]
 fn verify_load_and_install_need_no_network_but_loopback() {
@@ -44,66 +43,74 @@ fn verify_load_and_install_need_no_network_but_loopback() {
 }
 
 #[test]
-fn pods_start_from_the_registry_under_their_images_own_names() {
+fn pods_start_from_the_registry_under_their_images_own_names_on_containerd_2() {
+    pods_start_from_the_registry(Containerd::V2);
+}
+
+#[test]
+fn pods_start_from_the_registry_under_their_images_own_names_on_containerd_1_6() {
+    pods_start_from_the_registry(Containerd::Debian);
+}
+
+/// Everything is in a namespace with loopback only: the hosts in the images' names cannot be reached.
+fn pods_start_from_the_registry(containerd: Containerd) {
     if !sealift_tests::servers() {
         return;
     }
     let lab = Lab::new();
     lab.trust();
     let v1 = lab.build(&lab.v1.recipe, "v1.sealift");
-    let registry = Registry::start();
-    let cluster = Cluster::start("mirrors", Containerd::V2);
+    let netns = Netns::new();
+    let registry = Registry::start_in(&netns);
+    let cluster = Cluster::start_with("mirrors", containerd, Options { netns: Some(&netns), ..Options::default() });
+    let inside = |args: &[&str]| {
+        let mut command = netns.command(importer());
+        command.arg("--store").arg(lab.path("store")).env_remove("KUBECONFIG").args(args);
+        command
+    };
+    let skopeo = |args: &[&str]| run_command(netns.command("skopeo").args(args)).ok();
     let place = format!("registry:{}", registry.address());
-    let pushed = run_command(lab.importer(["--json", "load"]).arg(&v1).args(["--to", &place])).ok().json();
+    let load = |more: &[&str]| run_command(inside(&["load", "--to", &place]).arg(&v1).args(more)).ok();
+    let pushed = load(&["--json"]).json();
     assert!(pushed["bytes_sent"].as_u64().expect("bytes") > 0);
-    let again = run_command(lab.importer(["--json", "load"]).arg(&v1).args(["--to", &place])).ok().json();
+    let again = load(&["--json"]).json();
     assert_eq!(again["bytes_sent"], 0, "what the registry has is not sent again");
     // a tag that somebody else has moved is left, and said, unless it is asked for
     let at = |name: &str| format!("docker://{}/{name}", registry.address());
     let (web, db) = (at(&lab.v1.images[0].name), at(&lab.v1.images[2].name));
-    let off = ["copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
-    let _ = run("skopeo", off.into_iter().chain([db.as_str(), web.as_str()])).ok();
-    let load = |more: &[&str]| run_command(lab.importer(["load"]).arg(&v1).args(["--to", &place]).args(more)).ok();
+    let _ = skopeo(&["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &db, &web]);
     assert!(load(&[]).stdout.contains("was left there; --move-tags moves it"));
     assert!(load(&["--move-tags"]).stdout.contains("the tag was moved from"));
     assert!(!load(&[]).stdout.contains("the tag"));
-    let mut mirrors = lab.importer(["mirrors", "write", "--dry-run", "--registry", registry.address()]);
-    let planned = run_command(mirrors.arg("--certs-d").arg(cluster.certs_d())).ok();
+    let mirrors = |args: &[&str]| run_command(inside(args).arg("--certs-d").arg(cluster.certs_d())).ok();
+    let planned = mirrors(&["mirrors", "write", "--dry-run", "--registry", registry.address()]);
     assert!(planned.stdout.contains("nothing was written"), "{}", planned.stdout);
-    let mut mirrors = lab.importer(["--json", "mirrors", "write", "--registry", registry.address()]);
-    let written = run_command(mirrors.arg("--certs-d").arg(cluster.certs_d())).ok();
+    let written = mirrors(&["--json", "mirrors", "write", "--registry", registry.address()]);
     assert!(written.stdout.contains("override_path"), "{}", written.stdout);
-    // the images are nowhere but in the registry, and their source hosts cannot be reached
-    let mut install = lab.importer(["--json", "install", "--yes", "--to", &place]);
+
+    // by digest, before anything else has brought the image to the node
+    let (image, there) = (&lab.v1.images[0], cluster.ctr(["images", "list", "-q"]).ok().stdout);
+    assert!(!there.contains("shop") && !there.contains(&image.digest), "{there}");
+    let mut by_digest = vec!["run", "by-digest", "--restart=Never", "--image"];
+    let name = image.by_digest();
+    by_digest.extend([name.as_str(), "--command", "--", "/bin/sleep", "300"]);
+    let _ = cluster.kubectl(by_digest).ok();
+    let _ = cluster.kubectl(["wait", "pod/by-digest", "--for=condition=Ready", "--timeout=60s"]).ok();
+    // by tag
+    let mut install = inside(&["--json", "install", "--yes", "--to", &place]);
     install.arg(&v1).arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--helm").arg(helm(Helm::V4));
     let _ = run_command(&mut install).ok();
     let web = cluster.pod_ip(NAMESPACE, "app.kubernetes.io/name=shop-web");
     assert_eq!(cluster.http_get(&format!("http://{web}:8080/")).trim(), lab.v1.web_answer);
-    // by digest as well
-    let image = &lab.v1.images[0];
-    let _ = cluster
-        .kubectl([
-            "run",
-            "by-digest",
-            "--image",
-            &image.by_digest(),
-            "--restart=Never",
-            "--command",
-            "--",
-            "/bin/sleep",
-            "300",
-        ])
-        .ok();
-    let _ = cluster.kubectl(["wait", "pod/by-digest", "--for=condition=Ready", "--timeout=60s"]).ok();
-    let host = image.name.split('/').next().unwrap_or_default();
-    let tag = image.name.rsplit(':').next().unwrap_or_default();
-    let path = &image.name[host.len() + 1..image.name.len() - tag.len() - 1];
-    let theirs = format!("docker://{}/{host}/{path}:{tag}", registry.address());
-    let seen = run("skopeo", ["inspect", "--tls-verify=false", &theirs]).ok();
+    let seen = skopeo(&["inspect", "--tls-verify=false", &at(&image.name)]);
     assert!(seen.stdout.contains(&image.digest), "{}", seen.stdout);
-    let mut remove = lab.importer(["mirrors", "remove"]);
-    let _ = run_command(remove.arg("--certs-d").arg(cluster.certs_d())).ok();
+
+    let shown = mirrors(&["mirrors", "show"]);
+    assert!(shown.stdout.contains(registry.address()), "{}", shown.stdout);
+    let _ = mirrors(&["mirrors", "remove"]);
     let left = run_command(Command::new("find").arg(cluster.certs_d()).args(["-name", "hosts.toml"])).ok();
     assert_eq!(left.stdout, "", "what we wrote is gone");
-    let _ = lab.ask(&cluster, Helm::V4, &["uninstall", PRODUCT, "--yes"]).ok();
+    let mut uninstall = inside(&["uninstall", PRODUCT, "--yes", "--kubeconfig"]);
+    uninstall.arg(cluster.kubeconfig()).arg("--containerd-socket").arg(cluster.socket());
+    let _ = run_command(uninstall.arg("--helm").arg(helm(Helm::V4))).ok();
 }

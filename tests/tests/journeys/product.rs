@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use sealift_fixtures::product::{NAMESPACE, PRODUCT, Product};
+use sealift_tests::lab::{Lab, helm_says};
 use sealift_tests::{Cluster, Containerd, Helm, helm, run_command};
-
-use crate::lab::{Lab, helm_says};
 
 #[test]
 fn a_product_lives_on_containerd_2_with_helm_4() {
@@ -35,6 +34,35 @@ fn answers(cluster: &Cluster, product: &Product) {
     assert_eq!(cluster.tcp_read(&db, 5432).trim(), product.db_answer);
 }
 
+/// The hook's Job has run, and for this version.
+fn migrated(cluster: &Cluster, version: &str) {
+    let log = cluster.kubectl(["-n", NAMESPACE, "logs", "job/shop-web-migrate"]).ok().stdout;
+    assert_eq!(log, format!("migrating to {version}\nmigrated\n"));
+}
+
+/// The newest record names the bundle and the images as `inspect` does.
+fn is_written_down(lab: &Lab, bundle: &Path, cluster: &Cluster, helm: Helm) {
+    let inspected = run_command(lab.importer(["--json", "inspect"]).arg(bundle)).ok().json();
+    let history = lab.ask(cluster, helm, &["history", PRODUCT]).ok().json();
+    let record = history.as_array().and_then(|records| records.last()).expect("a record");
+    assert_eq!(record["bundle"], inspected["manifest_digest"]);
+    let digests = |images: &serde_json::Value| -> Vec<String> {
+        let images = images.as_array().expect("images").iter();
+        images.map(|image| image["digest"].as_str().expect("a digest").to_string()).collect()
+    };
+    assert_eq!(digests(&record["images"]), digests(&inspected["manifest"]["images"]), "{record}");
+    assert_eq!(digests(&record["images"]).len(), lab.v1.images.len());
+}
+
+/// A pod that names its image by digest, and may not pull it.
+fn starts_by_digest(cluster: &Cluster, image: &str) {
+    let mut run = vec!["run", "by-digest", "--image", image, "--image-pull-policy=Never", "--restart=Never"];
+    run.extend(["--command", "--", "/bin/sleep", "300"]);
+    let _ = cluster.kubectl(run).ok();
+    let _ = cluster.kubectl(["wait", "pod/by-digest", "--for=condition=Ready", "--timeout=60s"]).ok();
+    let _ = cluster.kubectl(["delete", "pod", "by-digest", "--now", "--wait=false"]).ok();
+}
+
 fn journey(containerd: Containerd, helm: Helm) {
     if !sealift_tests::servers() {
         return;
@@ -55,7 +83,10 @@ fn journey(containerd: Containerd, helm: Helm) {
     };
     assert_eq!(changes(&first), ["new", "new"]);
     answers(&cluster, &lab.v1);
-    let _ = cluster.kubectl(["get", "crd", "-o", "name"]).ok();
+    let _ = cluster.kubectl(["get", "crd", "orders.shop.example.com"]).ok();
+    migrated(&cluster, "1.0.0");
+    is_written_down(&lab, &v1, &cluster, helm);
+    starts_by_digest(&cluster, &lab.v1.images[0].by_digest());
     let _ = lab.ask(&cluster, helm, &["status"]).ok();
 
     // another instance may not take the releases over
@@ -71,6 +102,8 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert_eq!(second["version"], "2.0.0");
     assert_eq!(changes(&second), ["changed", "changed"]);
     answers(&cluster, &lab.v2);
+    migrated(&cluster, "2.0.0");
+    is_written_down(&lab, &v2, &cluster, helm);
     let values = helm_says(&cluster, helm, &["get", "values", "shop-web"]);
     assert_eq!(values["replicas"], 1, "the site's values are kept for the next version");
 
@@ -112,6 +145,8 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert_eq!(helm_says(&cluster, helm, &["list"]), serde_json::json!([]));
     assert_eq!(lab.ask(&cluster, helm, &["status"]).ok().json(), serde_json::json!([]));
     assert!(gone["left"].to_string().contains("delete secret"), "{}", gone["left"]);
+    let hook = format!("Job {NAMESPACE}/shop-web-migrate: kubectl -n {NAMESPACE} delete jobs.batch shop-web-migrate");
+    assert_eq!(gone["left"][0], hook, "a hook that no policy deletes is named");
     assert!(gone["images_unpinned"].as_u64().expect("a number") > 4, "those of both versions: {gone}");
     refuses_what_is_not_ours(&lab, &v2, &cluster, helm);
 }

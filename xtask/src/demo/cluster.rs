@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<(), Error> {
     }
     let kubeconfig = cluster.kubeconfig();
     steps.title("History", "What was installed, when, and whether the cluster still is as recorded.");
-    let status = step!(steps.importer(), "status", "--kubeconfig", &kubeconfig);
+    let status = step!(steps.importer(), "status", "--kubeconfig", &kubeconfig, "--helm", helm(Helm::V4));
     steps.show(status)?;
     let history = step!(steps.importer(), "history", PRODUCT, "--kubeconfig", &kubeconfig);
     steps.show(history)?;

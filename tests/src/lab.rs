@@ -5,19 +5,26 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sealift_fixtures::product::{self, Product, Version};
-use sealift_tests::{Cluster, Helm, Ran, bundler, helm, importer, run, run_command};
 use tempfile::TempDir;
 
-pub(crate) struct Lab {
-    pub(crate) dir: TempDir,
-    pub(crate) v1: Product,
-    pub(crate) v2: Product,
-    pub(crate) fingerprint: String,
+use crate::{Cluster, Helm, Ran, bundler, helm, importer, run, run_command};
+
+/// A vendor's keys, root and product, and a customer's empty store, in a temporary folder.
+pub struct Lab {
+    /// The folder, removed with this value.
+    pub dir: TempDir,
+    /// The product's first version.
+    pub v1: Product,
+    /// Its upgrade.
+    pub v2: Product,
+    /// The root's fingerprint, as the vendor would tell it.
+    pub fingerprint: String,
 }
 
 impl Lab {
     /// Keys, root and product; nothing built yet.
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "it writes files and runs programs")]
+    pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("sealift-lab-").tempdir().expect("a temporary folder");
         let path = |name: &str| dir.path().join(name);
         for key in ["root.key", "release.key"] {
@@ -33,26 +40,28 @@ impl Lab {
         Self { v1, v2, fingerprint, dir }
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// A file or folder of this name in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Builds a recipe; charts are checked with this Helm.
-    pub(crate) fn build(&self, recipe: &Path, name: &str) -> PathBuf {
+    pub fn build(&self, recipe: &Path, name: &str) -> PathBuf {
         let out = self.path(name);
         let _ = run_command(self.builder(recipe, &out).arg("--helm").arg(helm(Helm::V4))).ok();
         out
     }
 
     /// Builds a recipe on a machine that has no Helm.
-    pub(crate) fn build_without_helm(&self, recipe: &Path, name: &str) -> PathBuf {
+    pub fn build_without_helm(&self, recipe: &Path, name: &str) -> PathBuf {
         let out = self.path(name);
         let built = run_command(self.builder(recipe, &out).env_remove("HELM").env("PATH", "/nonexistent")).ok();
         assert!(built.stderr.contains("warning"), "{}", built.stderr);
         out
     }
 
-    pub(crate) fn builder(&self, recipe: &Path, out: &Path) -> Command {
+    /// The vendor's program, ready to build a recipe.
+    pub fn builder(&self, recipe: &Path, out: &Path) -> Command {
         let mut command = Command::new(bundler());
         command.arg("build").arg(recipe).arg("-o").arg(out).arg("--root").arg(self.path("root"));
         command.arg("--key").arg(self.path("release.key"));
@@ -60,33 +69,41 @@ impl Lab {
     }
 
     /// The customer's program on the customer's store, ready for more arguments.
-    pub(crate) fn importer<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+    pub fn importer<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(importer());
         command.arg("--store").arg(self.path("store")).args(args);
         command.env_remove("KUBECONFIG");
         command
     }
 
-    pub(crate) fn trust(&self) {
+    /// The customer trusts the vendor.
+    pub fn trust(&self) {
         let mut add = self.importer(["trust", "add"]);
         let _ = run_command(add.arg(self.path("root")).arg("--fingerprint").arg(&self.fingerprint)).ok();
     }
 
     /// `install BUNDLE` on this cluster with this Helm.
-    pub(crate) fn install(&self, bundle: &Path, cluster: &Cluster, which: Helm, more: &[&str]) -> Ran {
+    pub fn install(&self, bundle: &Path, cluster: &Cluster, which: Helm, more: &[&str]) -> Ran {
         run_command(&mut self.install_command(bundle, cluster, which, more))
     }
 
-    pub(crate) fn install_command(&self, bundle: &Path, cluster: &Cluster, which: Helm, more: &[&str]) -> Command {
-        let mut command = self.importer(["--json", "install"]);
-        command.arg(bundle).arg("--yes").args(more);
-        command.arg("--kubeconfig").arg(cluster.kubeconfig());
+    /// The same, not run yet.
+    pub fn install_command(&self, bundle: &Path, cluster: &Cluster, which: Helm, more: &[&str]) -> Command {
+        let mut command = self.unasked_install(bundle, cluster, which);
+        command.args(["--json", "--yes"]).args(more);
+        command
+    }
+
+    /// The same, in words, and without a yes to its plan.
+    pub fn unasked_install(&self, bundle: &Path, cluster: &Cluster, which: Helm) -> Command {
+        let mut command = self.importer(["install"]);
+        command.arg(bundle).arg("--kubeconfig").arg(cluster.kubeconfig());
         command.arg("--containerd-socket").arg(cluster.socket()).arg("--helm").arg(helm(which));
         command
     }
 
     /// `status`, `history` or `uninstall` on this cluster.
-    pub(crate) fn ask(&self, cluster: &Cluster, which: Helm, args: &[&str]) -> Ran {
+    pub fn ask(&self, cluster: &Cluster, which: Helm, args: &[&str]) -> Ran {
         let mut command = self.importer(["--json"]);
         command.args(args).arg("--kubeconfig").arg(cluster.kubeconfig());
         command.arg("--containerd-socket").arg(cluster.socket()).arg("--helm").arg(helm(which));
@@ -95,7 +112,7 @@ impl Lab {
 }
 
 /// Helm itself, as an administrator would call it.
-pub(crate) fn helm_says(cluster: &Cluster, which: Helm, args: &[&str]) -> serde_json::Value {
+pub fn helm_says(cluster: &Cluster, which: Helm, args: &[&str]) -> serde_json::Value {
     let mut command = Command::new(helm(which));
     command.args(args).args(["-n", product::NAMESPACE, "-o", "json"]).env("KUBECONFIG", cluster.kubeconfig());
     run_command(&mut command).ok().json()

@@ -1,19 +1,17 @@
 //! Images into a real registry: what is sent, what is not, and what is refused.
 
-mod support;
-
 use std::fs;
 use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::support::images::{Blobs, Heard, Tripwire, image, index_image, layer};
+use crate::support::line::{Fault, Line};
+use crate::support::{Registry, Setup, skopeo};
 use sealift_format::Digest;
 use sealift_importer::image::Image;
 use sealift_importer::images::registry::{PushReport, RegistryOptions, RegistryTarget, TargetError};
 use sealift_registry::{Credentials, RegistryError, Trust};
-use support::images::{Blobs, Heard, Tripwire, image, index_image, layer};
-use support::line::{Fault, Line};
-use support::{Registry, Setup, skopeo};
 
 fn options() -> RegistryOptions {
     RegistryOptions {
@@ -337,7 +335,7 @@ fn nobody_there_is_unreachable() {
     }
     let mut blobs = Blobs::default();
     let images = [image(&mut blobs, "docker.io/library/web:1", &[layer(1, 1000)])];
-    let error = run(target(&format!("127.0.0.1:{}", support::free_port())).survey(&images)).expect_err("nobody");
+    let error = run(target(&format!("127.0.0.1:{}", sealift_tests::free_port())).survey(&images)).expect_err("nobody");
     assert!(matches!(error, TargetError::Registry(RegistryError::Unreachable { .. })), "{error:?}");
 }
 

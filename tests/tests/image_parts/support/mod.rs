@@ -2,19 +2,21 @@
 //!
 //! Everything that is started here is ended here, by its process id.
 
-// each test binary uses a part of this
-#![allow(dead_code, reason = "shared by several test binaries")]
-
 pub(crate) mod images;
 pub(crate) mod line;
+pub(crate) mod token;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use sealift_tests::free_port;
+
+use token::TokenServer;
 
 /// `me` and `secret`, as htpasswd wants them.
 const HTPASSWD: &str = "me:$2b$04$BCREk9lW1QZR7hArXv/3i.3ydbkShRrOL5J2LsuuLtswUn9RF8icS\n";
@@ -24,12 +26,15 @@ const HTPASSWD: &str = "me:$2b$04$BCREk9lW1QZR7hArXv/3i.3ydbkShRrOL5J2LsuuLtswUn
 pub(crate) struct Setup {
     pub(crate) tls: bool,
     pub(crate) htpasswd: bool,
+    pub(crate) tokens: bool,
 }
 
 /// A docker-registry that ends with the test.
 pub(crate) struct Registry {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
+    /// Who gives its users tokens, if they need any.
+    pub(crate) tokens: Option<TokenServer>,
     process: Mutex<Child>,
 }
 
@@ -55,9 +60,11 @@ impl Registry {
             fs::write(path.join("htpasswd"), HTPASSWD).expect("htpasswd");
             config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", path.join("htpasswd").display());
         }
+        let tokens = setup.tokens.then(|| TokenServer::start(path));
+        config += &tokens.as_ref().map(TokenServer::config).unwrap_or_default();
         fs::write(path.join("config.yml"), config).expect("config");
         let process = Mutex::new(spawn(path, port));
-        Self { folder, port, process }
+        Self { folder, port, tokens, process }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -112,17 +119,13 @@ fn spawn(folder: &Path, port: u16) -> Child {
     process
 }
 
-pub(crate) fn wait_for(port: u16) {
+fn wait_for(port: u16) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
         assert!(start.elapsed() < Duration::from_secs(20), "nothing listens on port {port}");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("port").local_addr().expect("address").port()
 }
 
 fn make_certificates(folder: &Path) {

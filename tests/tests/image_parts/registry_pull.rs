@@ -1,7 +1,5 @@
 //! Images and charts from a real registry: whole, in the face of a bad line, and never unchecked.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
@@ -9,6 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
+use crate::support::images::{Blobs, Heard, image, index_image, layer};
+use crate::support::line::{Fault, Line};
+use crate::support::{Registry, Setup, run};
 use sealift_bundler::source::registry::{PullError, PullOptions, RegistrySource};
 use sealift_bundler::source::{ImageSource, Reference, SourceError};
 use sealift_format::Digest;
@@ -16,9 +17,6 @@ use sealift_format::oci::{Descriptor, MEDIA_INDEX};
 use sealift_importer::image::Image;
 use sealift_importer::images::registry::{RegistryOptions, RegistryTarget};
 use sealift_registry::{Credentials, RegistryError, Trust};
-use support::images::{Blobs, Heard, image, index_image, layer};
-use support::line::{Fault, Line};
-use support::{Registry, Setup, run};
 
 fn options(downloads: &Path, address: &str) -> PullOptions {
     PullOptions {
@@ -265,7 +263,8 @@ fn podmans_file_gives_the_password_and_another_the_authority() {
     if !sealift_tests::servers() {
         return;
     }
-    let (registry, mut blobs) = (Registry::start_with(&Setup { tls: true, htpasswd: true }), Blobs::default());
+    let (registry, mut blobs) =
+        (Registry::start_with(&Setup { tls: true, htpasswd: true, ..Setup::default() }), Blobs::default());
     let downloads = tempfile::tempdir().expect("folder");
     let images = [image(&mut blobs, "docker.io/library/web:1", &[layer(1, 1 << 20)])];
     fill(&registry, &images, &blobs);

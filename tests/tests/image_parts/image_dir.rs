@@ -1,16 +1,14 @@
 //! Images into an OCI layout that another tool reads.
 
-mod support;
-
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use crate::support::images::{Blobs, Heard, image, index_image, layer};
+use crate::support::skopeo;
 use sealift_format::Digest;
 use sealift_importer::images::dir::{DirError, DirTarget};
-use support::images::{Blobs, Heard, image, index_image, layer};
-use support::skopeo;
 
 fn copy_out(layout: &Path, name: &str) -> Digest {
     let folder = layout.with_extension("copy");

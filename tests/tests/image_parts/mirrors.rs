@@ -1,18 +1,16 @@
 //! containerd pulls images under their own names from our registry, and asks nobody else.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::images::{Blobs, Heard, image, layer};
+use crate::support::{Registry, Setup, run};
 use sealift_importer::images::registry::{RegistryOptions, RegistryTarget};
 use sealift_importer::mirrors::{self, Mirror, MirrorError};
 use sealift_registry::{Credentials, Trust};
-use support::images::{Blobs, Heard, image, layer};
-use support::{Registry, Setup, run};
 
 /// A containerd that ends with the test, and its `ctr`.
 struct Containerd {
