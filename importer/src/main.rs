@@ -31,9 +31,11 @@ enum Command {
     #[command(subcommand)]
     Mirrors(commands::mirrors::MirrorsCommand),
     Install(Box<commands::install::InstallArgs>),
+    Rollback(Box<commands::rollback::RollbackArgs>),
     Status(commands::status::StatusArgs),
     History(commands::history::HistoryArgs),
     Uninstall(commands::uninstall::UninstallArgs),
+    Unlock(commands::unlock::UnlockArgs),
     Doctor(commands::doctor::DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -59,9 +61,11 @@ fn main() -> ExitCode {
                 Command::Load(args) => commands::load::run(args, store, out),
                 Command::Mirrors(command) => commands::mirrors::run(command, store, out),
                 Command::Install(args) => commands::install::run(args, store, out),
+                Command::Rollback(args) => commands::rollback::run(args, store, out),
                 Command::Status(args) => commands::status::run(args, store, out),
                 Command::History(args) => commands::history::run(args, out),
                 Command::Uninstall(args) => commands::uninstall::run(args, store, out),
+                Command::Unlock(args) => commands::unlock::run(args, out),
                 Command::Doctor(args) => commands::doctor::run(args, store, out),
                 Command::Completions(args) => {
                     args.run(Cli::command(), out);

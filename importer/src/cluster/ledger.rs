@@ -170,23 +170,31 @@ impl Ledger {
         Ok(installed.next().cloned())
     }
 
+    /// Makes the namespace if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Those of any request.
+    pub async fn ensure_namespace(&self) -> Result<(), Error> {
+        match self.cluster.ensure_namespace(&self.namespace).await {
+            // who may only use this namespace may not look at it; if it is missing, the next request says so
+            Ok(_) | Err(super::Error::Forbidden { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Writes the first record of a new revision, and the site values beside it.
     ///
     /// Revision, outcome and schema are set here: the revision is one more than the newest. Makes the namespace.
     ///
     /// # Errors
     ///
-    /// [`Error::Unfinished`] with the newest record, for [`Self::resume`] or [`Self::finish`]; [`Error::Held`] if
-    /// that is not for the run of this record to do; [`Error::OtherVendor`]; [`Error::Taken`] if another run was faster; [`Error::TooLong`].
+    /// [`Error::Unfinished`] with the newest record, for [`Self::resume`] or [`Self::finish`]; [`Error::OtherVendor`];
+    /// [`Error::Taken`] if another run was faster; [`Error::TooLong`].
     pub async fn begin(&self, mut record: Record, values: &Values) -> Result<Stored, Error> {
-        match self.cluster.ensure_namespace(&self.namespace).await {
-            // who may only use this namespace may not look at it; if it is missing, the request below says so
-            Ok(_) | Err(super::Error::Forbidden { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.ensure_namespace().await?;
         let newest = self.history(&record.product, &record.instance).await?.pop();
         if let Some(newest) = &newest {
-            check_held(newest, &record.holder, record.started)?;
             if newest.record.outcome == Outcome::Installing {
                 return Err(Error::Unfinished(Box::new(newest.clone())));
             }
@@ -363,18 +371,6 @@ impl Look {
 pub fn current(history: &[Stored]) -> &[Stored] {
     let last = history.iter().rposition(|stored| stored.record.outcome == Outcome::Uninstalled);
     last.map_or(history, |n| &history[n + 1..])
-}
-
-/// Refuses to touch what a run from another store than `holder` has begun and may still be doing.
-///
-/// # Errors
-///
-/// [`Error::Held`].
-pub fn check_held(newest: &Stored, holder: &str, now: u64) -> Result<(), Error> {
-    match newest.record.held_for(holder, now) {
-        Some(seconds) => Err(Error::Held { title: newest.record.title(), who: newest.record.who.clone(), seconds }),
-        None => Ok(()),
-    }
 }
 
 /// Refuses a product of another vendor under the name of one that is here.

@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 /// The schema that is written, and the only one that is read.
 pub const SCHEMA: u32 = 1;
 
-/// How long a run may take that does not say it, in seconds.
-const UNKNOWN_TIMEOUT: u64 = 1800;
-
 /// A revision of a product on this cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -40,16 +37,16 @@ pub struct Record {
     pub charts: Vec<ChartRecord>,
     /// The images.
     pub images: Vec<ImageRecord>,
+    /// Where they were loaded to: `containerd` or `registry:HOST`.
+    #[serde(default)]
+    pub images_in: String,
     /// The digest of the site values.
     pub values: Digest,
     /// Who did it, as `user@context`.
     pub who: String,
-    /// The id of the store from which it was done.
-    #[serde(default)]
-    pub holder: String,
-    /// How long it may take, in seconds; 0 if that is not known.
-    #[serde(default)]
-    pub timeout: u64,
+    /// The revision that it brings back; `None` if it came with a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<u64>,
     /// When it began, in seconds since 1970, by the importer's clock.
     pub started: u64,
     /// When it ended.
@@ -73,6 +70,8 @@ pub struct ChartRecord {
     pub release: String,
     /// Its namespace.
     pub namespace: String,
+    /// The digest of the chart's archive.
+    pub archive: Digest,
     /// Helm's revision of the release; `None` until it was installed.
     #[serde(default)]
     pub helm_revision: Option<u64>,
@@ -148,18 +147,14 @@ impl Record {
         format!("sealift.{}.{}.v{}", label(&self.product), label(&self.instance), self.revision)
     }
 
-    /// How many seconds longer it belongs to the run of another store that began it and has not ended.
-    ///
-    /// That is twice the time it may take, or an hour if that is not known. `None` if it does not: then a run
-    /// with the store `holder` may take it up again.
+    /// Whether another revision is the same: bundle, charts, where they are, and values.
     #[must_use]
-    pub fn held_for(&self, holder: &str, now: u64) -> Option<u64> {
-        if self.outcome != Outcome::Installing || self.holder == holder {
-            return None;
-        }
-        let time = if self.timeout == 0 { UNKNOWN_TIMEOUT } else { self.timeout };
-        let end = self.started.saturating_add(time.saturating_mul(2));
-        (now < end).then(|| end - now)
+    pub fn is_like(&self, other: &Self) -> bool {
+        let charts = |record: &Self| -> Vec<(String, String, Digest, Digest)> {
+            let chart = |c: &ChartRecord| (c.release.clone(), c.namespace.clone(), c.archive, c.values);
+            record.charts.iter().map(chart).collect()
+        };
+        self.bundle == other.bundle && self.values == other.values && charts(self) == charts(other)
     }
 
     /// A revision of the product in words: `shop 2.4.0 (revision 3)`.
@@ -229,10 +224,10 @@ mod tests {
             bundle: Digest::of(b"bundle"),
             charts: vec![],
             images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
+            images_in: "containerd".to_string(),
             values: Digest::of(b"{}"),
             who: "admin@here".to_string(),
-            holder: "store-1".to_string(),
-            timeout: 600,
+            restores: None,
             started: 1_700_000_000,
             finished: None,
             outcome: Outcome::Installing,
@@ -243,18 +238,6 @@ mod tests {
     #[test]
     fn is_read_back_as_it_was() {
         assert_eq!(Record::parse(&record().to_json()).expect("sound"), record());
-    }
-
-    #[test]
-    fn belongs_to_the_store_that_began_it_for_twice_its_time() {
-        let begun = record();
-        assert_eq!(begun.held_for("store-1", begun.started), None, "its own store takes it up again");
-        assert_eq!(begun.held_for("store-2", begun.started + 1), Some(1199));
-        assert_eq!(begun.held_for("store-2", begun.started + 1200), None);
-        let silent = Record { timeout: 0, holder: String::new(), ..record() };
-        assert_eq!(silent.held_for("store-2", silent.started), Some(3600));
-        let ended = Record { outcome: Outcome::Failed, ..record() };
-        assert_eq!(ended.held_for("store-2", ended.started), None);
     }
 
     #[test]

@@ -9,15 +9,15 @@ use sealift_format::manifest::{Blob, Manifest};
 use sealift_format::{Digest, Name};
 use sealift_importer::bundle::intake::{self, Opened};
 use sealift_importer::cluster::ledger::{self, Ledger};
-use sealift_importer::cluster::{self, Cluster, status};
+use sealift_importer::cluster::{self, Cluster, lock, status};
 use sealift_importer::helm::{self, Helm, Launcher};
 use sealift_importer::install::InstallError;
 use sealift_importer::install::values::SiteValuesError;
 use sealift_importer::site::{Origin, Place as Found, Site};
-use sealift_importer::store::{Store, StoreError};
+use sealift_importer::store::Store;
 use sealift_importer::{trust_dir, values};
 
-use super::{confirm, store_failure};
+use super::confirm;
 
 /// Where the ledger is kept
 #[derive(Debug, Clone, clap::Args)]
@@ -44,21 +44,11 @@ pub(crate) fn instance(text: &str) -> Result<String, String> {
     Name::new(text).map(|name| name.to_string()).map_err(|e| e.to_string())
 }
 
-/// The id of a store, made when it is first asked for: runs from one store know their own unfinished work.
-pub(crate) fn holder(store: &Store) -> Result<String, Failure> {
-    let path = store.root().join("id");
-    let is_id = |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    match std::fs::read_to_string(&path) {
-        Ok(text) if is_id(text.trim_end()) => return Ok(text.trim_end().to_string()),
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(store_failure(&StoreError::Io { doing: "read", path, source }));
-        }
-        _ => {}
-    }
+/// What no other run has.
+pub(crate) fn run_id() -> Result<String, Failure> {
     let random = Path::new("/proc/sys/kernel/random/uuid");
     let id = std::fs::read_to_string(random)
         .map_err(|e| Failure::during(Exit::Storage, format!("cannot read {}", random.display()), &e))?;
-    store.write(&path, id.as_bytes()).map_err(|e| store_failure(&e))?;
     Ok(id.trim_end().to_string())
 }
 
@@ -175,11 +165,6 @@ pub(crate) fn ledger_failure(error: &ledger::Error) -> Failure {
         ledger::Error::Cluster(error) => cluster_failure(error),
         ledger::Error::Taken { .. } | ledger::Error::Changed { .. } => Failure::from_error(Exit::Busy, error)
             .hint("look at status, and run the command again when the other run has ended"),
-        ledger::Error::Held { seconds, .. } => Failure::from_error(Exit::Busy, error).hint(format!(
-            "nothing was changed; wait until that run has ended. If it is dead, run the same command again where it \
-             was begun, or here after {} min",
-            seconds.div_ceil(60)
-        )),
         ledger::Error::Values { .. } => {
             Failure::from_error(Exit::Cluster, error).hint("give the site's values anew: --reset-values -f FILE")
         }
@@ -187,6 +172,18 @@ pub(crate) fn ledger_failure(error: &ledger::Error) -> Failure {
             Failure::from_error(Exit::Refused, error).hint("uninstall the other product, or use another --instance")
         }
         _ => Failure::from_error(Exit::Cluster, error),
+    }
+}
+
+pub(crate) fn lock_failure(error: &lock::Error) -> Failure {
+    match error {
+        lock::Error::Cluster(error) => cluster_failure(error),
+        lock::Error::Held(holder) => Failure::from_error(Exit::Busy, error).hint(format!(
+            "wait until that run has ended; \"sealift-importer unlock\" says whether it still lives (lock {})",
+            holder.lease
+        )),
+        lock::Error::Lost { .. } => Failure::from_error(Exit::Busy, error)
+            .hint("see what the other run does (status), and run the same command again when it has ended"),
     }
 }
 

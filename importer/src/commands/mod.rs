@@ -8,11 +8,14 @@ pub(crate) mod inspect;
 pub(crate) mod install;
 pub(crate) mod load;
 pub(crate) mod mirrors;
+mod release;
+pub(crate) mod rollback;
 mod room;
 pub(crate) mod status;
 pub(crate) mod target;
 pub(crate) mod trust;
 pub(crate) mod uninstall;
+pub(crate) mod unlock;
 pub(crate) mod verify;
 
 use std::ffi::OsString;

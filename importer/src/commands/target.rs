@@ -1,5 +1,6 @@
 //! Where images go, as the command line says it, and the failures of each place.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -83,6 +84,16 @@ impl FromStr for Place {
             Some(("registry", endpoint)) if !endpoint.is_empty() => Ok(Self::Registry(endpoint.into())),
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
             _ => Err("containerd, registry, registry:HOST[:PORT] or dir:PATH is expected".into()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Containerd => f.write_str("containerd"),
+            Self::Registry(endpoint) => write!(f, "registry:{endpoint}"),
+            Self::Dir(path) => write!(f, "dir:{}", path.display()),
         }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sealift_console::{Exit, Failure, Output, count, escape, escape_line};
+use sealift_importer::cluster::Cluster;
 use sealift_importer::cluster::leavings;
-use sealift_importer::cluster::ledger::{self, Finish, Stored};
+use sealift_importer::cluster::ledger::{self, Finish, Ledger, Stored};
+use sealift_importer::cluster::lock::Claim;
 use sealift_importer::cluster::objects::ObjectRef;
 use sealift_importer::cluster::record::Outcome;
 use sealift_importer::helm::Helm;
@@ -15,8 +17,10 @@ use sealift_importer::site::Site;
 use serde::Serialize;
 
 use super::cluster::{
-    LedgerArgs, agree, connect, find_helm_of, helm_failure, holder, instance, ledger, ledger_failure, place,
+    LedgerArgs, agree, connect, find_helm_of, helm_failure, instance, ledger, ledger_failure, lock_failure, place,
+    run_id,
 };
+use super::release::{give_back, take_lock};
 use super::target::{SiteArgs, owner};
 use super::{StoreArgs, now, runtime};
 
@@ -51,7 +55,6 @@ struct Report {
 
 pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let store = store.open()?;
-    let holder = holder(&store)?;
     let site = args.site.find(&[]);
     let home = tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
     let runtime = runtime()?;
@@ -59,11 +62,10 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
         let cluster = connect(&site, args.site.context.as_deref()).await?;
         let ledger = ledger(&cluster, &args.ledger);
         let history = ledger.history(&args.product, &args.instance).await.map_err(|e| ledger_failure(&e))?;
-        let newest = history.last().filter(|s| s.record.outcome != Outcome::Uninstalled).ok_or_else(|| {
-            Failure::new(Exit::NotFound, format!("{} ({}) is not installed", args.product, args.instance))
-                .hint("\"sealift-importer status\" shows what is")
-        })?;
-        ledger::check_held(newest, &holder, now()).map_err(|e| ledger_failure(&e))?;
+        if history.last().is_none_or(|newest| newest.record.outcome == Outcome::Uninstalled) {
+            let text = format!("{} ({}) is not installed", args.product, args.instance);
+            return Err(Failure::new(Exit::NotFound, text).hint("\"sealift-importer status\" shows what is"));
+        }
         let bundles = history.iter().rev().map(|s| s.record.bundle);
         let helm = find_helm_of(&site, args.site.context.as_deref(), home.path(), store.root(), bundles).await?;
         Ok::<_, Failure>((ledger, history, helm, cluster))
@@ -75,23 +77,72 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
     let list: Vec<String> = releases.iter().map(|(release, namespace)| format!("{release} in {namespace}")).collect();
     let (title, list) = (escape_line(&record.title()), escape_line(&list.join(", ")));
     agree(args.yes, &format!("{title} will be removed: {list}\ncluster: {}", place(&cluster, &site)), out)?;
+    let claim = Claim {
+        namespace: args.ledger.ledger_namespace.clone(),
+        product: args.product.clone(),
+        instance: args.instance.clone(),
+        holder: run_id()?,
+        who: cluster.who().to_string(),
+        command: format!("uninstall {}", args.product),
+        now,
+    };
     let report = runtime.finish(async {
+        let lock = take_lock(&cluster, &ledger, claim, out).await?;
+        let removal = Removal { args, site: &site, cluster: &cluster, ledger: &ledger, helm: &helm, out };
+        let ended = tokio::select! {
+            ended = removal.run(&history, &releases) => ended,
+            lost = lock.lost() => Err(lock_failure(&lost)),
+        };
+        give_back(lock, out).await;
+        ended
+    })?;
+    out.result(&report, || {
+        let left: String = report.left.iter().map(|l| format!("\n  {}", escape(l))).collect();
+        format!(
+            "{} is uninstalled ({}). What is left:{left}",
+            escape_line(&report.product),
+            count(report.releases_removed.len(), "release")
+        )
+    });
+    Ok(())
+}
+
+/// What a removal is made with.
+struct Removal<'a> {
+    args: &'a UninstallArgs,
+    site: &'a Site,
+    cluster: &'a Cluster,
+    ledger: &'a Ledger,
+    helm: &'a Helm,
+    out: &'a Output,
+}
+
+impl Removal<'_> {
+    async fn run(&self, history: &[Stored], releases: &[(String, String)]) -> Result<Report, Failure> {
+        let product = &self.args.product;
+        let now_there = self.ledger.history(product, &self.args.instance).await.map_err(|e| ledger_failure(&e))?;
+        let (Some(stored), true) = (history.last(), now_there == history) else {
+            return Err(Failure::new(Exit::Busy, format!("another run has changed {product} since it was asked for"))
+                .hint("nothing was changed; run the same command again"));
+        };
+        let record = &stored.record;
+
         let (mut removed, mut leavings) = (Vec::new(), Vec::new());
-        for (release, namespace) in &releases {
-            out.note(format!("removing {} from {}", escape_line(release), escape_line(namespace)));
-            let may_stay = may_stay(&helm, release, namespace, out).await?;
-            let time = Duration::from_secs(args.timeout);
-            if helm.uninstall(release, namespace, time).await.map_err(|e| helm_failure(&e))? {
+        for (release, namespace) in releases {
+            self.out.note(format!("removing {} from {}", escape_line(release), escape_line(namespace)));
+            let may_stay = may_stay(self.helm, release, namespace, self.out).await?;
+            let time = Duration::from_secs(self.args.timeout);
+            if self.helm.uninstall(release, namespace, time).await.map_err(|e| helm_failure(&e))? {
                 removed.push(release.clone());
             }
-            match cluster.leavings(&may_stay, namespace).await {
+            match self.cluster.leavings(&may_stay, namespace).await {
                 Ok(found) => leavings.extend(found.iter().map(|one| format!("{}: {}", one.object, one.removal))),
-                Err(e) => out.warn(escape_line(&format!("what is left of {release} cannot be told: {e}"))),
+                Err(e) => self.out.warn(escape_line(&format!("what is left of {release} cannot be told: {e}"))),
             }
         }
         let finish = Finish { outcome: Outcome::Uninstalled, message: "", finished: now() };
-        ledger.finish(stored, &finish).await.map_err(|e| ledger_failure(&e))?;
-        let unpinned = unpin(&site, &history).await;
+        self.ledger.finish(stored, &finish).await.map_err(|e| ledger_failure(&e))?;
+        let unpinned = unpin(self.site, history).await;
         let mut namespaces: Vec<&str> = releases.iter().map(|(_, namespace)| namespace.as_str()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
@@ -115,22 +166,13 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
                     "packs in the store, and the ledger's records".to_string(),
                     format!(
                         "Secrets with the site's values, which may hold passwords; this removes them: {}",
-                        ledger::values_removal(&args.ledger.ledger_namespace, &record.product, &record.instance)
+                        ledger::values_removal(&self.args.ledger.ledger_namespace, &record.product, &record.instance)
                     ),
                 ],
             ]
             .concat(),
         })
-    })?;
-    out.result(&report, || {
-        let left: String = report.left.iter().map(|l| format!("\n  {}", escape(l))).collect();
-        format!(
-            "{} is uninstalled ({}). What is left:{left}",
-            escape_line(&report.product),
-            count(report.releases_removed.len(), "release")
-        )
-    });
-    Ok(())
+    }
 }
 
 // What Helm will not remove with the release; asked before, for Helm forgets it.

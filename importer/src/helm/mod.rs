@@ -195,6 +195,41 @@ impl Helm {
         }
         args.extend(values_args(upgrade.values));
         let action = format!("install {} in namespace {}", upgrade.release, upgrade.namespace);
+        self.change(upgrade, action, args, stop).await
+    }
+
+    /// Brings a release back to one of Helm's earlier revisions, with hooks, and returns the new revision.
+    ///
+    /// Of `upgrade` the chart, the values and the description do not count.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::upgrade_install`].
+    pub async fn rollback(
+        &self,
+        upgrade: &Upgrade<'_>,
+        revision: u64,
+        stop: impl Future<Output = String>,
+    ) -> Result<Revision, Error> {
+        check_names(upgrade.release, upgrade.namespace)?;
+        self.refuse_pending(upgrade.release, upgrade.namespace).await?;
+        let mut args = strings(["rollback", upgrade.release, &revision.to_string(), "--namespace", upgrade.namespace]);
+        args.extend(strings(["--timeout", &format!("{}s", upgrade.timeout.as_secs().max(1))]));
+        args.extend(strings(["--history-max", &upgrade.keep.to_string()]));
+        args.extend(self.wait_args(upgrade.wait));
+        args.extend((upgrade.take_fields && self.version.major >= 4).then(|| "--force-conflicts".into()));
+        let action =
+            format!("bring {} in namespace {} back to revision {revision}", upgrade.release, upgrade.namespace);
+        self.change(upgrade, action, args, stop).await
+    }
+
+    async fn change(
+        &self,
+        upgrade: &Upgrade<'_>,
+        action: String,
+        args: Vec<OsString>,
+        stop: impl Future<Output = String>,
+    ) -> Result<Revision, Error> {
         // hooks before and after, each with its own timeout, and the objects between them
         let limit = upgrade.timeout.saturating_mul(3) + MARGIN;
         self.run(&action, args, limit, stop).await?;
@@ -204,18 +239,12 @@ impl Helm {
         }
     }
 
-    /// Brings a release back to an earlier revision, as a new one; waits for hooks only.
+    /// Brings a release that a killed run left pending back to an earlier revision; waits for hooks only.
     ///
     /// # Errors
     ///
     /// Those of any run.
-    pub async fn rollback(
-        &self,
-        release: &str,
-        namespace: &str,
-        revision: u64,
-        timeout: Duration,
-    ) -> Result<(), Error> {
+    pub async fn repair(&self, release: &str, namespace: &str, revision: u64, timeout: Duration) -> Result<(), Error> {
         check_names(release, namespace)?;
         let mut args = strings(["rollback", release, &revision.to_string(), "--namespace", namespace]);
         args.extend(strings(["--timeout", &format!("{}s", timeout.as_secs().max(1))]));

@@ -53,3 +53,15 @@ pub enum InstallError {
         seconds: u64,
     },
 }
+
+impl InstallError {
+    /// Whether nothing more can be done now: the API server is away, or the ledger is not ours to write.
+    #[must_use]
+    pub fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Cluster(error) => error.is_passing(),
+            Self::Ledger(_) => true,
+            _ => false,
+        }
+    }
+}

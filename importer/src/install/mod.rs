@@ -1,14 +1,15 @@
-//! Installs a bundle's charts in order, and writes what happened into the ledger.
+//! Brings a product's releases to what a bundle says, in order, and writes what happened into the ledger.
 //!
+//! Installing, upgrading, taking up what was broken off and going back are the same run with another wish.
 //! Images are loaded before; see [`crate::images`]. Helm does the installing; what is waited for here
 //! ends early when something cannot become ready.
 
 mod failure;
 pub mod plan;
+mod release;
 pub mod values;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sealift_console::count;
@@ -22,17 +23,14 @@ use plan::Release;
 use values::SiteValues;
 
 use crate::bundle::content::BundleContent;
+use crate::cluster::apply_set::is_precious;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
+use crate::cluster::objects::{ObjectRef, objects};
 use crate::cluster::record::{ChartRecord, ImageRecord, Outcome, Record};
-use crate::cluster::targets::{Target, hook_targets, targets};
+use crate::cluster::targets::targets;
 use crate::cluster::{self, Cluster};
-use crate::helm::{self, Helm, Upgrade, Wait};
+use crate::helm::{self, Helm};
 use crate::values::Values;
-
-/// How many revisions of a release Helm keeps.
-const HELM_HISTORY: u32 = 10;
-/// Largest chart archive or values file that is written out, in bytes.
-const MAX_CHART: u64 = 64 << 20;
 
 /// What an installation works with.
 pub struct Installer<'a> {
@@ -42,19 +40,23 @@ pub struct Installer<'a> {
     pub ledger: &'a Ledger,
     /// Helm.
     pub helm: &'a Helm,
-    /// The id of the store that it is done from.
-    pub holder: &'a str,
     /// A private folder for charts and values.
     pub folder: &'a Path,
     /// One deadline for all of it.
     pub timeout: Duration,
     /// Seconds since 1970.
     pub now: &'a (dyn Fn() -> u64 + Sync),
-    /// Is told what happens, for people.
-    pub step: &'a (dyn Fn(&str) + Sync),
+    /// Is told what happens.
+    pub steps: &'a (dyn Steps + Sync),
 }
 
-/// What is installed.
+/// Is told what happens, for people.
+pub trait Steps {
+    /// One more thing has happened.
+    fn step(&self, text: &str);
+}
+
+/// What is wanted.
 pub struct Job<'a> {
     /// The bundle's manifest.
     pub manifest: &'a Verified<Manifest>,
@@ -62,29 +64,61 @@ pub struct Job<'a> {
     pub content: &'a BundleContent,
     /// Which of several installations of the product.
     pub instance: &'a str,
+    /// Where its images were loaded to, as the command line says it.
+    pub images: &'a str,
     /// The releases, in order.
     pub releases: &'a [Release],
     /// The site's values, to be kept for the next time.
     pub values: &'a SiteValues,
+    /// The revision that is brought back; `None` if a bundle was brought.
+    pub restores: Option<u64>,
+    /// What runs now, if something does.
+    pub installed: Option<&'a Stored>,
+    /// Releases of earlier revisions, removed when all else is ready.
+    pub dropped: &'a [(String, String)],
+    /// Whether a dropped release is removed even if data goes with it.
+    pub remove_data: bool,
+}
+
+/// How a run ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The revision that runs now.
+    pub stored: Stored,
+    /// Whether nothing had to be done.
+    pub unchanged: bool,
+    /// Dropped releases that were left alone, with the data that would have gone with them.
+    pub left: Vec<(String, Vec<ObjectRef>)>,
 }
 
 impl Installer<'_> {
-    /// Installs or upgrades every release, waits until all of it is ready, and writes the ledger.
+    /// Brings every release to what is wanted, waits until all of it is ready, removes what was dropped, and
+    /// writes the ledger.
     ///
     /// A revision that was begun and not finished is taken up again, and a release that a killed Helm
-    /// left pending is brought back to where it was first.
+    /// left pending is brought back to where it was first. A release that is as wanted, in the ledger, in Helm
+    /// and on the server, is left alone; if all are, nothing is written.
     ///
     /// # Errors
     ///
     /// [`InstallError`]; the ledger then says that the revision failed or was interrupted, unless the ledger
     /// itself is what failed.
-    pub async fn run(&self, job: &Job<'_>) -> Result<Stored, InstallError> {
+    pub async fn run(&self, job: &Job<'_>) -> Result<Done, InstallError> {
+        let mut sound = Vec::new();
+        for release in job.releases {
+            sound.push(self.is_sound(release).await?);
+        }
+        if let Some(stored) = job.installed
+            && self.is_all_there(job, &sound, stored).await?
+        {
+            return Ok(Done { stored: stored.clone(), unchanged: true, left: Vec::new() });
+        }
         let begun = self.begin(job).await?;
         let deadline = Instant::now() + self.timeout;
         let mut record = begun.record.clone();
-        let result = self.charts(job, &mut record, deadline).await;
+        let result = self.bring(job, &sound, &mut record, deadline).await;
         let (outcome, message) = match &result {
-            Ok(()) => (Outcome::Installed, String::new()),
+            Ok(_) => (Outcome::Installed, String::new()),
             Err(error) if stop::is_requested() => (Outcome::Interrupted, chain(error)),
             Err(error) => (Outcome::Failed, chain(error)),
         };
@@ -96,13 +130,31 @@ impl Installer<'_> {
         match (result, written) {
             // whatever Helm said or was waited for: it is the server that went away
             (Err(error), Err(ledger::Error::Cluster(away @ cluster::Error::Unreachable { .. }))) => {
-                (self.step)(&chain(&error));
+                self.steps.step(&chain(&error));
                 Err(away.into())
             }
             // why it failed matters more than that this could not be written down
             (Err(error), _) => Err(error),
-            (Ok(()), written) => Ok(written?),
+            (Ok(left), written) => Ok(Done { stored: written?, unchanged: false, left }),
         }
+    }
+
+    /// Removes releases and writes into the ledger that their revision, which failed, left nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`].
+    pub async fn undo(&self, failed: &Stored, releases: &[(String, String)]) -> Result<Stored, InstallError> {
+        for (name, namespace) in releases {
+            self.steps.step(&format!("removing {name} from {namespace}"));
+            self.helm.uninstall(name, namespace, self.timeout).await?;
+        }
+        let mut record = failed.record.clone();
+        for chart in &mut record.charts {
+            chart.helm_revision = None;
+        }
+        record.message = format!("{}; what there was of it was removed again", record.message);
+        Ok(self.ledger.update(failed, &record).await?)
     }
 
     /// Renders every chart with its values, as a try: nothing in the cluster is changed.
@@ -112,7 +164,7 @@ impl Installer<'_> {
     /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError`].
     pub async fn try_charts(&self, job: &Job<'_>) -> Result<(), InstallError> {
         for release in job.releases {
-            let files = self.files(job, release)?;
+            let files = self.files(job.content, release)?;
             match self.render(release, &files).await {
                 Err(InstallError::Helm(source @ helm::Error::Failed { .. })) => {
                     let Chart { name, version, release, .. } = &release.chart;
@@ -125,35 +177,38 @@ impl Installer<'_> {
         Ok(())
     }
 
-    // Without the cluster; a chart that fails so may look things up in it.
-    async fn render(&self, release: &Release, files: &Files) -> Result<String, InstallError> {
-        let name = release.chart.release.as_str();
-        let version = self.cluster.version().await?;
-        let newest = self.helm.latest(name, &release.namespace).await?;
-        let mut render = helm::Render {
-            release: name,
-            namespace: &release.namespace,
-            chart: &files.chart,
-            values: &files.values,
-            kube_version: &version,
-            api_versions: &[],
-            upgrade: newest.is_some(),
-            crds: false,
-            server: false,
-        };
-        match self.helm.render(&render).await {
-            Err(helm::Error::Failed { .. }) => {
-                render.server = true;
-                Ok(self.helm.render(&render).await?)
-            }
-            rendered => Ok(rendered?),
+    async fn is_all_there(&self, job: &Job<'_>, sound: &[bool], stored: &Stored) -> Result<bool, InstallError> {
+        let wanted = self.record(job);
+        if !sound.iter().all(|sound| *sound) || !stored.record.is_like(&wanted) || stored.record.images_in != job.images
+        {
+            return Ok(false);
         }
+        // what was broken off or failed since is ended by a revision of its own
+        let history = self.ledger.history(&wanted.product, &wanted.instance).await?;
+        if history.last().is_none_or(|newest| newest.record.revision != stored.record.revision) {
+            return Ok(false);
+        }
+        for (name, namespace) in job.dropped {
+            let goes = job.remove_data || self.data_of(name, namespace).await?.is_empty();
+            if goes && self.helm.latest(name, namespace).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    async fn begin(&self, job: &Job<'_>) -> Result<Stored, InstallError> {
+    fn record(&self, job: &Job<'_>) -> Record {
         let manifest = job.manifest.get();
-        let site = job.values.whole();
-        let record = Record {
+        let chart = |r: &Release| ChartRecord {
+            name: r.chart.name.clone(),
+            version: r.chart.version.clone(),
+            release: r.chart.release.to_string(),
+            namespace: r.namespace.clone(),
+            archive: r.chart.archive.digest,
+            helm_revision: None,
+            values: r.values_digest,
+        };
+        Record {
             schema: cluster::record::SCHEMA,
             vendor: manifest.vendor.to_string(),
             product: manifest.product.to_string(),
@@ -164,41 +219,36 @@ impl Installer<'_> {
             epoch: manifest.epoch,
             seq: manifest.seq,
             bundle: job.manifest.digest(),
-            charts: job
-                .releases
-                .iter()
-                .map(|r| ChartRecord {
-                    name: r.chart.name.clone(),
-                    version: r.chart.version.clone(),
-                    release: r.chart.release.to_string(),
-                    namespace: r.namespace.clone(),
-                    helm_revision: None,
-                    values: r.values_digest,
-                })
-                .collect(),
+            restores: job.restores,
+            charts: job.releases.iter().map(chart).collect(),
             images: manifest
                 .images
                 .iter()
                 .map(|i| ImageRecord { reference: i.reference(), digest: i.digest })
                 .collect(),
-            values: site.digest(),
+            images_in: job.images.to_string(),
+            values: job.values.whole().digest(),
             who: self.cluster.who().to_string(),
-            holder: self.holder.to_string(),
-            timeout: self.timeout.as_secs(),
             started: (self.now)(),
             finished: None,
             outcome: Outcome::Installing,
             message: String::new(),
-        };
+        }
+    }
+
+    async fn begin(&self, job: &Job<'_>) -> Result<Stored, InstallError> {
+        let (record, site) = (self.record(job), job.values.whole());
         match self.ledger.begin(record.clone(), site).await {
-            Err(ledger::Error::Unfinished(broken_off)) if broken_off.record.bundle != record.bundle => {
-                let message = format!("broken off; {} {} was installed instead", record.product, record.version);
+            Err(ledger::Error::Unfinished(broken_off))
+                if (broken_off.record.bundle, broken_off.record.restores) != (record.bundle, record.restores) =>
+            {
+                let message = format!("broken off; {} {} was wanted instead", record.product, record.version);
                 let finish = Finish { outcome: Outcome::Failed, message: &message, finished: (self.now)() };
                 self.ledger.finish(&broken_off, &finish).await?;
                 Ok(self.ledger.begin(record, site).await?)
             }
             Err(ledger::Error::Unfinished(broken_off)) => {
-                (self.step)(&format!(
+                self.steps.step(&format!(
                     "taking up {} again, which {} began",
                     broken_off.record.title(),
                     broken_off.record.who
@@ -209,16 +259,26 @@ impl Installer<'_> {
         }
     }
 
-    async fn charts(&self, job: &Job<'_>, record: &mut Record, deadline: Instant) -> Result<(), InstallError> {
-        for (release, entry) in job.releases.iter().zip(&mut record.charts) {
+    // What was dropped and left alone comes back.
+    async fn bring(
+        &self,
+        job: &Job<'_>,
+        sound: &[bool],
+        record: &mut Record,
+        deadline: Instant,
+    ) -> Result<Vec<(String, Vec<ObjectRef>)>, InstallError> {
+        for ((release, entry), sound) in job.releases.iter().zip(&mut record.charts).zip(sound) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(InstallError::Deadline { seconds: self.timeout.as_secs() });
             }
-            (self.step)(&format!(
-                "installing {} {} as {} in {}",
-                release.chart.name, release.chart.version, release.chart.release, release.namespace
-            ));
+            let (chart, name, namespace) = (&release.chart, &release.chart.release, &release.namespace);
+            if *sound {
+                self.steps.step(&format!("{name} in {namespace} is as it should be"));
+                entry.helm_revision = release.installed.as_ref().and_then(|installed| installed.helm_revision);
+                continue;
+            }
+            self.steps.step(&format!("installing {} {} as {name} in {namespace}", chart.name, chart.version));
             entry.helm_revision = Some(self.release(job, release, left).await?);
         }
         let mut all = Vec::new();
@@ -227,132 +287,43 @@ impl Installer<'_> {
                 all.extend(targets(&manifest, &release.namespace, release.chart.release.as_str())?);
             }
         }
-        (self.step)(&format!("waiting for {}", count(all.len(), "object")));
+        self.steps.step(&format!("waiting for {}", count(all.len(), "object")));
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut progress = |text: &str| (self.step)(text);
+        let mut progress = |text: &str| self.steps.step(text);
         tokio::select! {
-            ready = self.cluster.wait_ready(&all, left, &mut progress) => Ok(ready?),
-            () = stop::requested() => Err(Stopped.into()),
+            ready = self.cluster.wait_ready(&all, left, &mut progress) => ready?,
+            () = stop::requested() => return Err(Stopped.into()),
         }
-    }
-
-    async fn release(&self, job: &Job<'_>, release: &Release, left: Duration) -> Result<u64, InstallError> {
-        let name = release.chart.release.as_str();
-        stop::check()?;
-        self.repair(name, &release.namespace, left).await?;
-        self.cluster.ensure_namespace(&release.namespace).await?;
-        let files = self.files(job, release)?;
-        let watched = match self.render(release, &files).await {
-            Ok(rendered) => {
-                let mut watched = targets(&rendered, &release.namespace, name)?;
-                watched.extend(hook_targets(&rendered, &release.namespace, name)?);
-                watched
-            }
-            // a chart may need what only the cluster can tell it: the installation decides
-            Err(error) => {
-                (self.step)(&format!("{name} is not watched while Helm installs it: {}", chain(&error)));
-                Vec::new()
-            }
-        };
-        let mut upgrade = Upgrade {
-            release: name,
-            namespace: &release.namespace,
-            chart: &files.chart,
-            values: &files.values,
-            wait: Wait::Ready,
-            timeout: left,
-            keep: HELM_HISTORY,
-            description: &format!("Sealift: {} {}", job.manifest.get().product, job.manifest.get().version),
-            take_fields: false,
-        };
-        match self.attempt(&upgrade, &watched).await {
-            // what somebody changed by hand is the product's again
-            Err(InstallError::Helm(helm::Error::Failed { stderr, .. })) if stderr.contains("conflict with") => {
-                (self.step)(&format!("taking back what somebody else has changed in {name}: {stderr}"));
-                upgrade.take_fields = true;
-                self.attempt(&upgrade, &watched).await
-            }
-            other => other,
-        }
-    }
-
-    // One run of Helm, ended early when something that is watched cannot become ready.
-    async fn attempt(&self, upgrade: &Upgrade<'_>, watched: &[Target]) -> Result<u64, InstallError> {
-        let known = self.cluster.known_problems(watched).await?;
-        let mut progress = |text: &str| (self.step)(text);
-        let mut problem = None;
-        let stop = async {
-            let error = self.cluster.first_problem(watched, &known, &mut progress).await;
-            let text = error.to_string();
-            problem = Some(error);
-            text
-        };
-        let installed = self.helm.upgrade_install(upgrade, stop).await;
-        match (installed, problem) {
-            (Err(helm::Error::Stopped { .. }), Some(problem)) => Err(problem.into()),
-            (installed, _) => Ok(installed?.revision),
-        }
-    }
-
-    // DESIGN: a killed first install is removed, a killed upgrade goes back to the last revision that held.
-    async fn repair(&self, release: &str, namespace: &str, left: Duration) -> Result<(), InstallError> {
-        let history = self.helm.history(release, namespace).await?;
-        let Some(newest) = history.last().filter(|r| r.status.is_pending()) else { return Ok(()) };
-        let good = history.iter().rev().find(|r| matches!(r.status, helm::Status::Deployed | helm::Status::Superseded));
-        match good {
-            Some(good) => {
-                (self.step)(&format!(
-                    "{release} was left {} by a run that was killed: going back to revision {}",
-                    newest.status, good.revision
-                ));
-                self.helm.rollback(release, namespace, good.revision, left).await?;
-            }
-            None => {
-                (self.step)(&format!(
-                    "{release} was left {} by a run that was killed: removing it first",
-                    newest.status
-                ));
-                self.helm.uninstall(release, namespace, left).await?;
+        let mut kept = Vec::new();
+        for (name, namespace) in job.dropped {
+            let data = if job.remove_data { Vec::new() } else { self.data_of(name, namespace).await? };
+            if data.is_empty() {
+                stop::check()?;
+                if self.helm.uninstall(name, namespace, self.timeout).await? {
+                    self.steps.step(&format!("removed {name} from {namespace}: it is not in this version"));
+                }
+            } else {
+                kept.push((format!("{name} in {namespace}"), data));
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
-    fn files(&self, job: &Job<'_>, release: &Release) -> Result<Files, InstallError> {
-        let folder = self.folder.join(release.chart.release.as_str());
-        let failed = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| InstallError::Folder { path, source }
+    /// What of a release cannot be made again once it is removed, and would go with it.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`].
+    pub async fn data_of(&self, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
+        let manifest = self.helm.manifest(release, namespace).await?.unwrap_or_default();
+        let kept = |object: &serde_json::Value| {
+            let notes = object.pointer("/metadata/annotations");
+            notes.and_then(|notes| notes.get("helm.sh/resource-policy")).is_some_and(|policy| policy == "keep")
         };
-        match std::fs::remove_dir_all(&folder) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&folder)(e)),
-            _ => {}
-        }
-        std::fs::create_dir_all(&folder).map_err(failed(&folder))?;
-        let write = |name: String, digest: &Digest| {
-            let path = folder.join(name);
-            job.content
-                .read(digest, MAX_CHART)
-                .and_then(|bytes| std::fs::write(&path, bytes))
-                .map_err(failed(&path))?;
-            Ok::<PathBuf, InstallError>(path)
-        };
-        let Chart { name, version, archive, values, .. } = &release.chart;
-        let chart = write(format!("{name}-{version}.tgz"), &archive.digest)?;
-        let mut files = Vec::new();
-        for (n, blob) in values.iter().enumerate() {
-            files.push(write(format!("default-{n}.yaml"), &blob.digest)?);
-        }
-        let site = folder.join("site.yaml");
-        release.values.write_new(&site)?;
-        files.push(site);
-        Ok(Files { chart, values: files })
+        let all = objects(&manifest, release)?;
+        let goes = all.into_iter().filter(|object| is_precious(&object.reference) && !kept(&object.value));
+        Ok(goes.map(|object| object.reference).collect())
     }
-}
-
-struct Files {
-    chart: PathBuf,
-    values: Vec<PathBuf>,
 }
 
 /// Digest of the values that a release is given: the bundle's defaults, then the site's.

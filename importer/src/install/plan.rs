@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::values::SiteValues;
 use super::values_digest;
 use crate::cluster::ledger::{Stored, current};
-use crate::cluster::record::{Outcome, Record};
+use crate::cluster::record::{ChartRecord, Outcome, Record};
 use crate::values::Values;
 
 /// A release to be installed, with the values that it is given.
@@ -21,6 +21,10 @@ pub struct Release {
     pub values: Values,
     /// Digest of all values that it is given.
     pub values_digest: Digest,
+    /// How the installed revision has it; `None` if it has not.
+    pub installed: Option<ChartRecord>,
+    /// Helm's revision that was like this, if the wish is to go back to one.
+    pub helm_revision: Option<u64>,
     /// What is to happen to it.
     pub change: Change,
 }
@@ -44,7 +48,6 @@ pub enum Change {
 #[must_use]
 pub fn releases(
     manifest: &Manifest,
-    bundle: &Digest,
     installed: Option<&Record>,
     values: &SiteValues,
     namespace: impl Fn(&Chart) -> String,
@@ -54,32 +57,44 @@ pub fn releases(
         .iter()
         .map(|chart| {
             let site = values.of(chart.release.as_str());
-            let digest = values_digest(chart, &site);
-            let namespace = namespace(chart);
-            let change = change(installed, bundle, (chart.release.as_str(), &namespace), &digest);
-            Release { chart: chart.clone(), namespace, values: site, values_digest: digest, change }
+            let values_digest = values_digest(chart, &site);
+            let before = installed.and_then(|r| r.charts.iter().find(|c| c.release == chart.release.as_str()));
+            let mut release = Release {
+                chart: chart.clone(),
+                namespace: namespace(chart),
+                values: site,
+                values_digest,
+                installed: before.cloned(),
+                helm_revision: None,
+                change: Change::New,
+            };
+            release.change = change(&release);
+            release
         })
         .collect()
 }
 
-fn change(installed: Option<&Record>, bundle: &Digest, (release, namespace): (&str, &str), values: &Digest) -> Change {
-    let before = installed.and_then(|r| Some((r, r.charts.iter().find(|c| c.release == release)?)));
-    match before {
+fn change(release: &Release) -> Change {
+    match &release.installed {
         None => Change::New,
-        Some((r, c)) if r.bundle == *bundle && c.values == *values && c.namespace == namespace => Change::Unchanged,
-        Some((_, c)) => Change::Changed { from: c.version.clone() },
+        Some(c)
+            if c.archive == release.chart.archive.digest
+                && c.values == release.values_digest
+                && c.namespace == release.namespace =>
+        {
+            Change::Unchanged
+        }
+        Some(c) => Change::Changed { from: c.version.clone() },
     }
 }
 
-/// Releases that are installed and that the bundle has no longer. This version leaves them alone.
+/// Releases that a product's records have and the wanted ones have not, in the order of removal.
 #[must_use]
-pub fn dropped(manifest: &Manifest, installed: Option<&Record>) -> Vec<String> {
-    installed
-        .iter()
-        .flat_map(|r| &r.charts)
-        .filter(|c| !manifest.charts.iter().any(|m| m.release.as_str() == c.release))
-        .map(|c| c.release.clone())
-        .collect()
+pub fn dropped(wanted: &[Release], records: &[Stored]) -> Vec<(String, String)> {
+    let is_wanted = |name: &str, namespace: &str| {
+        wanted.iter().any(|w| w.chart.release.as_str() == name && w.namespace == namespace)
+    };
+    removal(records).into_iter().filter(|(name, namespace)| !is_wanted(name, namespace)).collect()
 }
 
 /// The record of another product or instance, among all of a ledger by product and instance, that has a release.
@@ -124,6 +139,9 @@ fn has(record: &Record, release: &str, namespace: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sealift_format::Name;
+    use sealift_format::manifest::Blob;
+
     use super::*;
     use crate::cluster::record::ChartRecord;
 
@@ -133,6 +151,7 @@ mod tests {
             version: "1.0.0".to_string(),
             release: (*release).to_string(),
             namespace: "shop".to_string(),
+            archive: Digest::of(b"chart"),
             helm_revision: None,
             values: Digest::of(b"values"),
         };
@@ -149,10 +168,10 @@ mod tests {
             bundle: Digest::of(b"bundle"),
             charts: releases.iter().map(chart).collect(),
             images: vec![],
+            images_in: "containerd".to_string(),
             values: Digest::of(b""),
             who: "u@c".to_string(),
-            holder: String::new(),
-            timeout: 600,
+            restores: None,
             started: 1,
             finished: None,
             outcome,
@@ -188,12 +207,34 @@ mod tests {
     }
 
     #[test]
-    fn another_bundle_of_the_same_version_is_a_change() {
-        let installed = stored("default", 1, Outcome::Installed, &["web"]).record;
-        let (values, bundle) = (Digest::of(b"values"), Digest::of(b"bundle"));
-        let with = |bundle: &Digest| change(Some(&installed), bundle, ("web", "shop"), &values);
-        assert_eq!(with(&bundle), Change::Unchanged);
-        assert_eq!(with(&Digest::of(b"rebuilt")), Change::Changed { from: "1.0.0".to_string() });
-        assert_eq!(change(Some(&installed), &bundle, ("new", "shop"), &values), Change::New);
+    fn another_archive_of_the_same_version_is_a_change() {
+        let installed = stored("default", 1, Outcome::Installed, &["web"]).record.charts.remove(0);
+        let chart = Chart {
+            release: Name::new("web").expect("a name"),
+            namespace: Name::new("shop").expect("a name"),
+            name: "web".to_string(),
+            version: "1.0.0".to_string(),
+            archive: Blob { digest: installed.archive, size: 1 },
+            values: vec![],
+        };
+        let same = Release {
+            chart,
+            namespace: "shop".to_string(),
+            values: Values::default(),
+            values_digest: installed.values,
+            installed: Some(installed),
+            helm_revision: None,
+            change: Change::New,
+        };
+        assert_eq!(change(&same), Change::Unchanged);
+        let changed = Change::Changed { from: "1.0.0".to_string() };
+        assert_eq!(change(&Release { values_digest: Digest::of(b"other"), ..same.clone() }), changed);
+        assert_eq!(change(&Release { namespace: "other".to_string(), ..same.clone() }), changed);
+        let mut rebuilt = same.clone();
+        rebuilt.chart.archive.digest = Digest::of(b"rebuilt");
+        assert_eq!(change(&rebuilt), changed);
+        let gone = [stored("default", 1, Outcome::Superseded, &["db", "web"])];
+        assert_eq!(dropped(std::slice::from_ref(&same), &gone), [("db".to_string(), "shop".to_string())]);
+        assert_eq!(change(&Release { installed: None, ..same }), Change::New);
     }
 }

@@ -52,6 +52,12 @@ impl SiteValues {
         Ok(Self(all))
     }
 
+    /// Those that a revision was installed with, as they were.
+    #[must_use]
+    pub fn kept(values: Values) -> Self {
+        Self(values)
+    }
+
     /// All of them, to be kept.
     #[must_use]
     pub fn whole(&self) -> &Values {

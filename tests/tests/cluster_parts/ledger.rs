@@ -35,10 +35,10 @@ fn draft(product: &str, version: &str) -> Record {
         bundle: Digest::of(version.as_bytes()),
         charts: vec![],
         images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
+        images_in: "containerd".to_string(),
         values: Digest::of(b""),
         who: "u@c".to_string(),
-        holder: "store-1".to_string(),
-        timeout: 600,
+        restores: None,
         started: 1_700_000_000,
         finished: None,
         outcome: Outcome::Failed,
@@ -186,21 +186,6 @@ async fn values_that_were_changed_or_removed_are_not_used() {
 }
 
 #[tokio::test]
-async fn a_run_from_another_store_is_not_taken_over_while_it_may_live() {
-    let (cluster, namespace) = (connect().await, unique("ledger"));
-    let ledger = Ledger::new(&cluster, &namespace);
-    ledger.begin(draft("shop", "1.0.0"), &values("")).await.expect("begun");
-    let other = |later| {
-        let now = draft("shop", "1.0.0");
-        Record { holder: "store-2".to_string(), started: now.started + later, ..now }
-    };
-    let error = ledger.begin(other(1), &values("")).await.expect_err("it may run");
-    assert!(matches!(error, Error::Held { seconds: 1199, .. }), "{error}");
-    let error = ledger.begin(other(1200), &values("")).await.expect_err("it is over");
-    assert!(matches!(error, Error::Unfinished(_)), "{error}");
-}
-
-#[tokio::test]
 async fn a_record_that_would_not_fit_is_refused_before_anything_is_written() {
     let (cluster, namespace) = (connect().await, unique("ledger"));
     let ledger = Ledger::new(&cluster, &namespace);
@@ -225,6 +210,7 @@ async fn says_where_ledger_and_cluster_disagree() {
         version: "1.0.0".to_string(),
         release: "shop".to_string(),
         namespace: lab.namespace.clone(),
+        archive: Digest::of(b"chart"),
         helm_revision: Some(revision.revision),
         values: Digest::of(b"{}"),
     };

@@ -7,4 +7,5 @@ mod midway;
 mod network;
 mod product;
 mod refusals;
+mod releases;
 mod unchanged;

@@ -36,16 +36,6 @@ pub enum Error {
     /// The newest revision was begun and has not ended: it runs now, or it was broken off.
     #[error("{title} was begun by {who} and has not ended", title = .0.record.title(), who = .0.record.who)]
     Unfinished(Box<Stored>),
-    /// A run from another store has begun it, and it may go on.
-    #[error("{title} was begun by {who} from another store and has not ended")]
-    Held {
-        /// The revision in words.
-        title: String,
-        /// Who began it.
-        who: String,
-        /// For how many seconds from now it is left alone.
-        seconds: u64,
-    },
     /// The product's name is taken by another vendor's product.
     #[error("{product} is installed here from vendor {installed}, and this bundle is from {offered}")]
     OtherVendor {

@@ -1,0 +1,58 @@
+//! Why a plan is refused before anything changes: releases of others, nodes without images.
+
+use sealift_console::{Exit, Failure};
+use sealift_importer::cluster::Cluster;
+use sealift_importer::cluster::ledger::Stored;
+use sealift_importer::helm::Helm;
+use sealift_importer::install::plan::{self, Release};
+
+use crate::commands::cluster::{cluster_failure, helm_failure};
+
+pub(super) fn check_owners(releases: &[Release], of: (&str, &str), all: &[Stored]) -> Result<(), Failure> {
+    for release in releases {
+        let name = release.chart.release.as_str();
+        if let Some(owner) = plan::owner((name, &release.namespace), of, all) {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!(
+                    "release {name} in namespace {} belongs to {}, instance {}",
+                    release.namespace,
+                    owner.title(),
+                    owner.instance
+                ),
+            )
+            .hint(format!("choose another namespace for it: --namespace {name}=NAMESPACE; nothing was changed")));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn check_releases(helm: &Helm, releases: &[Release], records: &[Stored]) -> Result<(), Failure> {
+    for release in releases {
+        let (name, namespace) = (release.chart.release.as_str(), release.namespace.as_str());
+        if plan::is_ours(name, namespace, records) {
+            continue;
+        }
+        if let Some(found) = helm.latest(name, namespace).await.map_err(|e| helm_failure(&e))? {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("release {name} in namespace {namespace} is there already (chart {}), and Sealift did not install it", found.chart),
+            )
+            .hint(format!("uninstall it, or choose another namespace: --namespace {name}=NAMESPACE; nothing in the cluster was changed")));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn check_nodes(cluster: &Cluster) -> Result<(), Failure> {
+    let nodes = cluster.nodes().await.map_err(|e| cluster_failure(&e))?;
+    let schedulable: Vec<&str> = nodes.iter().filter(|n| n.schedulable).map(|n| n.name.as_str()).collect();
+    if schedulable.len() > 1 {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("pods may run on {} nodes ({}), and containerd of this machine is only one of them", schedulable.len(), schedulable.join(", ")),
+        )
+        .hint("load into a registry that every node reaches: --to registry, with mirrors written on every node; nothing was changed"));
+    }
+    Ok(())
+}

@@ -1,0 +1,444 @@
+//! What `install` and `rollback` share: look, plan, ask, load, install, wait, write down; and the way back.
+
+mod check;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use sealift_console::{Exit, Failure, Output, escape, escape_line, stop};
+use sealift_format::trust::TrustStore;
+use sealift_importer::bundle::intake::{self, Opened};
+use sealift_importer::cluster::Cluster;
+use sealift_importer::cluster::ledger::{self, Ledger, Stored, current};
+use sealift_importer::cluster::lock::{self, Claim, Lock};
+use sealift_importer::cluster::record::{Outcome, Record};
+use sealift_importer::helm::Helm;
+use sealift_importer::images::containerd::TagPolicy;
+use sealift_importer::install::plan::{Release, dropped, releases, removal};
+use sealift_importer::install::values::SiteValues;
+use sealift_importer::install::{Done, InstallError, Installer, Job};
+use sealift_importer::site::{Origin, Site};
+use sealift_importer::store::Store;
+use tempfile::TempDir;
+
+use check::{check_nodes, check_owners, check_releases};
+use plan::{Plan, Report};
+
+use super::cluster::{
+    LedgerArgs, carried_helm, carries_helm, connect, find_helm, helm_failure, in_order, install_failure, instance,
+    ledger, ledger_failure, lock_failure, place, run_id,
+};
+use super::load::to_store;
+use super::room::{self, Need};
+use super::target::{Loaded, Open, Place, RegistryArgs, SiteArgs, owner};
+use super::{Runtime, load_trust, now, or_removed, runtime};
+
+/// How a product is brought to a revision
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReleaseArgs {
+    /// Where images go: containerd or registry[:HOST[:PORT]] [default: as the last time, else containerd]
+    #[arg(long, value_name = "PLACE", value_parser = images_place)]
+    to: Option<Place>,
+    /// Which of several installations of the product this is
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = instance)]
+    pub(crate) instance: String,
+    /// Seconds for installing all charts and waiting until all is ready; reading the bundle and loading
+    /// images come before and do not count. Going back after a failure has as long again
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    /// Move tags that stand for images that are not this product's alone (otherwise they are refused)
+    #[arg(long)]
+    take_tags: bool,
+    /// Leave a failed installation as it is, to look at it (otherwise the product goes back to what ran before)
+    #[arg(long)]
+    keep_failed: bool,
+    /// Remove releases that are no longer in the product even if volume claims, namespaces or custom resource
+    /// definitions go with them (otherwise such a release is left alone)
+    #[arg(long)]
+    remove_data: bool,
+    /// Agree to the plan without being asked
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerArgs,
+}
+
+fn images_place(text: &str) -> Result<Place, String> {
+    match text.parse()? {
+        Place::Dir(_) => Err("pods cannot start from a folder: load can write one, install cannot use it".into()),
+        place => Ok(place),
+    }
+}
+
+/// What a command works with.
+pub(crate) struct Session<'a> {
+    pub(crate) args: &'a ReleaseArgs,
+    pub(crate) store: &'a Store,
+    pub(crate) trust: TrustStore,
+    pub(crate) runtime: Runtime,
+    pub(crate) site: Site,
+    pub(crate) out: &'a Output,
+    /// What was called, for people.
+    command: String,
+    /// A private folder for charts, values and the bundle's Helm.
+    folder: TempDir,
+    begun: Instant,
+}
+
+/// What the cluster says before anything is done.
+pub(crate) struct Facts {
+    pub(crate) cluster: Cluster,
+    pub(crate) ledger: Ledger,
+    /// The records of the product since it was last uninstalled.
+    pub(crate) records: Vec<Stored>,
+    all: Vec<Stored>,
+}
+
+/// What is wanted, whatever it comes from.
+pub(crate) struct Wish {
+    pub(crate) values: SiteValues,
+    /// By release; the vendor's choice for those that are not here.
+    pub(crate) namespaces: BTreeMap<String, String>,
+    /// The revision that is brought back.
+    pub(crate) restores: Option<Record>,
+}
+
+/// What was found out and agreed to before anything was kept.
+pub(crate) struct Agreed {
+    plan: Plan,
+    place: Open,
+    images: String,
+    cluster: Cluster,
+    ledger: Ledger,
+    releases: Vec<Release>,
+    dropped: Vec<(String, String)>,
+    values: SiteValues,
+    restores: Option<u64>,
+    records: Vec<Stored>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(
+        args: &'a ReleaseArgs,
+        store: &'a Store,
+        command: String,
+        out: &'a Output,
+    ) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new()
+            .prefix("install-")
+            .tempdir_in(store.root().join("tmp"))
+            .map_err(|e| Failure::during(Exit::Storage, "cannot make a folder for charts", &e))?;
+        Ok(Self {
+            args,
+            store,
+            trust: load_trust(store.root())?,
+            runtime: runtime()?,
+            site: args.site.find(&[]),
+            out,
+            command,
+            folder,
+            begun: Instant::now(),
+        })
+    }
+
+    /// Asks the cluster for everything that is known of a product.
+    pub(crate) async fn look(&self, product: &str) -> Result<Facts, Failure> {
+        let cluster = connect(&self.site, self.args.site.context.as_deref()).await?;
+        let ledger = ledger(&cluster, &self.args.ledger);
+        let mut look = ledger.look(None).await.map_err(|e| ledger_failure(&e))?;
+        let history = look.history(product, &self.args.instance).map_err(|e| ledger_failure(&e))?;
+        for unreadable in &look.unreadable {
+            let text = format!("the ledger's record {} cannot be read: {}", unreadable.name, unreadable.error);
+            self.out.warn(escape_line(&text));
+        }
+        Ok(Facts { cluster, ledger, records: current(&history).to_vec(), all: look.records })
+    }
+
+    /// Works out what a wish would do; changes nothing.
+    pub(crate) async fn plan(&self, facts: Facts, opened: &Opened, wish: Wish) -> Result<Agreed, Failure> {
+        let (args, manifest) = (self.args, opened.manifest.get());
+        let (vendor, product) = (manifest.vendor.as_str(), manifest.product.as_str());
+        if let Some(newest) = facts.records.last() {
+            ledger::check_vendor(newest, vendor).map_err(|e| ledger_failure(&e))?;
+        }
+        let to = self.images_to(&facts.records);
+        if to == Place::Containerd {
+            check_nodes(&facts.cluster).await?;
+        }
+        let installed = installed(&facts.records);
+        let record = installed.map(|s| &s.record);
+        let mut wanted = releases(manifest, record, &wish.values, |chart| {
+            let chosen = wish.namespaces.get(chart.release.as_str());
+            chosen.cloned().unwrap_or_else(|| chart.namespace.to_string())
+        });
+        for release in &mut wanted {
+            let earlier = wish.restores.iter().flat_map(|record| &record.charts);
+            let same = |c: &&sealift_importer::cluster::record::ChartRecord| {
+                c.release == release.chart.release.as_str() && c.namespace == release.namespace
+            };
+            release.helm_revision = earlier.clone().find(same).and_then(|chart| chart.helm_revision);
+        }
+        check_owners(&wanted, (product, &args.instance), &facts.all)?;
+        let is_given = self.site.helm.iter().any(|place| place.origin == Origin::Given);
+        if is_given || !carries_helm(manifest) {
+            if self.site.helm.is_empty() {
+                return Err(helm_failure(&sealift_importer::helm::Error::NotFound));
+            }
+            let helm = find_helm(&self.site, args.site.context.as_deref(), self.folder.path()).await?;
+            check_releases(&helm, &wanted, &facts.records).await?;
+        }
+        let owner = owner(vendor, product, &args.instance);
+        let digest = opened.manifest.digest();
+        let target = to.open(&self.site, &args.registry, &owner, digest, TagPolicy::Move).await?;
+        let images = target.survey(opened).await?;
+        if !args.take_tags && !images.foreign_tags.is_empty() {
+            let tags = images.foreign_tags.join(", ");
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("tags stand for images that are not {product}'s alone: {tags}"),
+            )
+            .hint("--take-tags moves them to the bundle's images, which changes what others run by these names; nothing was changed"));
+        }
+        let dropped = dropped(&wanted, &facts.records);
+        let plan = Plan {
+            product: manifest.product.to_string(),
+            version: manifest.version.clone(),
+            installed: record.map(|r| r.version.clone()),
+            cluster: place(&facts.cluster, &self.site),
+            releases: plan::of(&wanted),
+            releases_to_remove: dropped.iter().map(|(name, namespace)| format!("{name} in {namespace}")).collect(),
+            images,
+            bytes_to_store: to_store(self.store, manifest),
+            store: self.store.root().to_path_buf(),
+            store_free_bytes: room::free(self.store.root())?.free,
+        };
+        let own = Need { folder: self.store.root(), bytes: plan.bytes_to_store, at_least: false };
+        room::check(&std::iter::once(own).chain(plan.images.need()).collect::<Vec<_>>())?;
+        Ok(Agreed {
+            plan,
+            place: target,
+            images: to.to_string(),
+            cluster: facts.cluster,
+            ledger: facts.ledger,
+            releases: wanted,
+            dropped,
+            values: wish.values,
+            restores: wish.restores.map(|record| record.revision),
+            records: facts.records,
+        })
+    }
+
+    /// Does what was agreed to, alone; if it fails, the product goes back to what ran before.
+    pub(crate) fn carry_out(&self, opened: &Opened, agreed: Agreed) -> Result<Report, Failure> {
+        let helm = self.runtime.block_on(self.helm(opened, &agreed))?;
+        self.out.note(format!("helm {} ({})", helm.version(), helm.place().path.display()));
+        let job = agreed.job(opened, self.args);
+        let refused = |e: InstallError| or_removed(&opened.content, install_failure(&e));
+        let installer = self.installer(&agreed, &helm);
+        self.runtime.block_on(async { installer.try_charts(&job).await.map_err(refused) })?;
+        let (done, loaded) = self.runtime.finish(async {
+            let lock = self.lock(&agreed).await?;
+            let work = async {
+                agreed.check_unmoved(&self.args.instance).await?;
+                self.bring(opened, &agreed, &installer, &job).await
+            };
+            let ended = tokio::select! {
+                ended = work => ended,
+                lost = lock.lost() => Err(lock_failure(&lost)),
+            };
+            give_back(lock, self.out).await;
+            ended
+        })?;
+        Ok(Report::of(done, loaded, agreed.plan, self.begun.elapsed()))
+    }
+
+    /// Loads and installs; goes back if that fails.
+    async fn bring(
+        &self,
+        opened: &Opened,
+        agreed: &Agreed,
+        installer: &Installer<'_>,
+        job: &Job<'_>,
+    ) -> Result<(Done, Loaded), Failure> {
+        let loaded = self.load(opened, &agreed.place).await?;
+        let failed = match installer.run(job).await {
+            Ok(done) => return Ok((done, loaded)),
+            Err(error) => error,
+        };
+        let failure = install_failure(&failed);
+        if self.args.keep_failed || stop::is_requested() || failed.is_out_of_reach() {
+            return Err(failure);
+        }
+        match self.go_back(agreed, installer).await {
+            Ok(text) => Err(failure.hint(text)),
+            Err(error) => Err(failure.hint(format!("going back failed as well: {}", error.message()))),
+        }
+    }
+
+    async fn go_back(&self, agreed: &Agreed, installer: &Installer<'_>) -> Result<String, Failure> {
+        let newest = agreed.newest(&self.args.instance).await?;
+        let Some(before) = installed(&agreed.records) else {
+            self.out.note("removing what there is of it, for nothing ran before");
+            let made = removal(&[agreed.records.clone(), newest.clone().into_iter().collect()].concat());
+            if let Some(newest) = newest {
+                installer.undo(&newest, &made).await.map_err(|e| install_failure(&e))?;
+            }
+            return Ok("what there was of it was removed again; --keep-failed leaves it, to look at it".into());
+        };
+        self.out.note(format!("going back to {}", escape_line(&before.record.title())));
+        let opened = self.reopen(&before.record)?;
+        let values = agreed.ledger.values(before).await.map_err(|e| ledger_failure(&e))?;
+        let facts = self.look(&before.record.product).await?;
+        let wish = Wish::of(&before.record, SiteValues::kept(values));
+        let back = self.plan(facts, &opened, wish).await?;
+        self.load(&opened, &back.place).await?;
+        let done = installer.run(&back.job(&opened, self.args)).await.map_err(|e| install_failure(&e))?;
+        Ok(format!(
+            "the product is back at {} as it was in revision {} (now revision {}); --keep-failed leaves a failed \
+             installation, to look at it",
+            before.record.version, before.record.revision, done.stored.record.revision
+        ))
+    }
+
+    async fn load(&self, opened: &Opened, place: &Open) -> Result<Loaded, Failure> {
+        let loaded = tokio::select! {
+            loaded = place.load(opened, self.out) => loaded.map_err(|e| or_removed(&opened.content, e))?,
+            () = stop::requested() => return Err(stop::Stopped.into()),
+        };
+        self.out.note(loaded.text());
+        Ok(loaded)
+    }
+
+    /// Opens the bundle of a revision from the store.
+    pub(crate) fn reopen(&self, record: &Record) -> Result<Opened, Failure> {
+        let path = intake::seal_path(self.store, &record.bundle);
+        intake::reopen(self.store, &self.trust, &record.bundle).map_err(|error| {
+            super::intake_failure(&path, error, |never| match never {}).hint(format!(
+                "{} cannot be brought back from this store; load its bundle again first: sealift-importer load BUNDLE",
+                escape_line(&record.title())
+            ))
+        })
+    }
+
+    async fn helm(&self, opened: &Opened, agreed: &Agreed) -> Result<Helm, Failure> {
+        let mut site = self.site.clone();
+        site.helm = in_order(site.helm, carried_helm(opened, self.folder.path())?);
+        // asked again, for the bundle's own Helm is known only now
+        let helm = find_helm(&site, self.args.site.context.as_deref(), self.folder.path()).await?;
+        check_releases(&helm, &agreed.releases, &agreed.records).await?;
+        Ok(helm)
+    }
+
+    fn installer<'s>(&'s self, agreed: &'s Agreed, helm: &'s Helm) -> Installer<'s> {
+        Installer {
+            cluster: &agreed.cluster,
+            ledger: &agreed.ledger,
+            helm,
+            folder: self.folder.path(),
+            timeout: Duration::from_secs(self.args.timeout),
+            now: &now,
+            steps: self,
+        }
+    }
+
+    async fn lock(&self, agreed: &Agreed) -> Result<Lock, Failure> {
+        let claim = Claim {
+            namespace: self.args.ledger.ledger_namespace.clone(),
+            product: agreed.plan.product.clone(),
+            instance: self.args.instance.clone(),
+            holder: run_id()?,
+            who: agreed.cluster.who().to_string(),
+            command: self.command.clone(),
+            now,
+        };
+        take_lock(&agreed.cluster, &agreed.ledger, claim, self.out).await
+    }
+
+    fn images_to(&self, records: &[Stored]) -> Place {
+        let last = records.last().and_then(|stored| stored.record.images_in.parse().ok());
+        self.args.to.clone().or(last).unwrap_or(Place::Containerd)
+    }
+}
+
+impl sealift_importer::install::Steps for Session<'_> {
+    fn step(&self, text: &str) {
+        self.out.note(escape(text));
+    }
+}
+
+/// Takes the lock of a product, and waits for one that a dead run has left.
+pub(crate) async fn take_lock(cluster: &Cluster, ledger: &Ledger, claim: Claim, out: &Output) -> Result<Lock, Failure> {
+    ledger.ensure_namespace().await.map_err(|e| ledger_failure(&e))?;
+    let wait = |holder: &lock::Holder| {
+        out.note(format!(
+            "waiting whether {} still runs \"{}\": up to {} s",
+            escape_line(&holder.who),
+            escape_line(&holder.command),
+            holder.duration
+        ));
+    };
+    tokio::select! {
+        lock = Lock::take(cluster, claim, &wait) => lock.map_err(|e| lock_failure(&e)),
+        () = stop::requested() => Err(stop::Stopped.into()),
+    }
+}
+
+/// Gives a lock back; one that cannot be given back expires.
+pub(crate) async fn give_back(lock: Lock, out: &Output) {
+    if let Err(error) = lock.release().await {
+        out.warn(escape_line(&format!("the lock is not given back and will expire: {error}")));
+    }
+}
+
+/// The revision that runs.
+pub(crate) fn installed(records: &[Stored]) -> Option<&Stored> {
+    records.iter().rev().find(|stored| stored.record.outcome == Outcome::Installed)
+}
+
+impl Wish {
+    /// What a revision was.
+    pub(crate) fn of(record: &Record, values: SiteValues) -> Self {
+        let namespaces = record.charts.iter().map(|c| (c.release.clone(), c.namespace.clone())).collect();
+        Self { values, namespaces, restores: Some(record.clone()) }
+    }
+}
+
+impl Agreed {
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn job<'s>(&'s self, opened: &'s Opened, args: &'s ReleaseArgs) -> Job<'s> {
+        Job {
+            manifest: &opened.manifest,
+            content: &opened.content,
+            instance: &args.instance,
+            images: &self.images,
+            releases: &self.releases,
+            values: &self.values,
+            restores: self.restores,
+            installed: installed(&self.records),
+            dropped: &self.dropped,
+            remove_data: args.remove_data,
+        }
+    }
+
+    async fn newest(&self, instance: &str) -> Result<Option<Stored>, Failure> {
+        let history = self.ledger.history(&self.plan.product, instance).await.map_err(|e| ledger_failure(&e))?;
+        Ok(current(&history).last().cloned())
+    }
+
+    // What was agreed to is what the cluster was then.
+    async fn check_unmoved(&self, instance: &str) -> Result<(), Failure> {
+        if self.newest(instance).await?.as_ref() == self.records.last() {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Busy, format!("another run has changed {} since it was planned", self.plan.product))
+            .hint("nothing was changed; run the same command again and look at the new plan"))
+    }
+}
