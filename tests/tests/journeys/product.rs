@@ -94,7 +94,7 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert!(staging.stderr.contains("belongs to shop 1.0.0 (revision 1), instance default"), "{}", staging.stderr);
 
     let again = lab.install(&v1, &cluster, helm, &[]).ok().json();
-    assert_eq!(changes(&again), ["unchanged", "unchanged"]);
+    assert_eq!((&again["unchanged"], changes(&again)), (&true.into(), vec!["unchanged".to_string(); 2]));
     assert_eq!(again["loaded"]["bytes_sent"], 0, "images that are there are not sent again");
     assert_eq!(again["plan"]["bytes_to_store"], 0, "packs that are there are not read again");
 
@@ -118,7 +118,7 @@ fn journey(containerd: Containerd, helm: Helm) {
     let revisions = lab.ask(&cluster, helm, &["history", PRODUCT]).ok().json();
     let outcomes: Vec<&str> =
         revisions.as_array().expect("records").iter().filter_map(|r| r["outcome"].as_str()).collect();
-    assert_eq!(outcomes, ["superseded", "superseded", "installed"]);
+    assert_eq!(outcomes, ["superseded", "installed"]);
     let status = lab.ask(&cluster, helm, &["status"]).ok().json();
     assert_eq!((&status[0]["product"], &status[0]["version"]), (&PRODUCT.into(), &"2.0.0".into()));
 
