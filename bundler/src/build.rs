@@ -18,7 +18,9 @@ use sealift_console::stop;
 use sealift_format::envelope::{DocumentKind, Envelope};
 use sealift_format::index::Index;
 use sealift_format::keys::SecretKey;
-use sealift_format::manifest::{Blob, Builder, Chart, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob};
+use sealift_format::manifest::{
+    Blob, Builder, Chart, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob, UpgradesFrom,
+};
 use sealift_format::pack::Pack;
 use sealift_format::seal::Seal;
 use sealift_format::trust::{TrustStore, Vendor};
@@ -229,6 +231,12 @@ fn pack(parts: &Ingredients<'_>, packer: &mut Packer<'_>, progress: &dyn Fn(u64)
         created_at: parts.created_at,
         min_importer: recipe.min_importer.as_ref().map(|v| v.to_string()),
         security_update: recipe.security_update,
+        upgrades_from: recipe.upgrades_from.as_ref().map(|from| UpgradesFrom {
+            version: from.version.to_string(),
+            epoch: *from.epoch,
+            seq: *from.seq,
+        }),
+        crds: recipe.crds.map(Into::into),
         segment: Blob { digest: Digest::of(b""), size: 0 },
         index: IndexBlob { digest: Digest::of(b""), size: 0, raw_size: 0 },
         packs: Vec::new(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use sealift_format::manifest::CrdPolicy;
 use serde::Deserialize;
 
 mod at;
@@ -66,6 +67,12 @@ pub struct Recipe {
     /// Whether the release mends a security hole.
     #[serde(default)]
     pub security_update: bool,
+    /// The oldest release over which this one may be installed; any if absent.
+    #[serde(default)]
+    pub upgrades_from: Option<UpgradesFromEntry>,
+    /// What becomes of the CRDs in the `crds/` folders of charts (`apply` if absent).
+    #[serde(default)]
+    pub crds: Option<Crds>,
     /// Kubernetes version that charts are rendered for when their images are looked up.
     #[serde(default)]
     pub kube_version: Option<At<KubeVersion>>,
@@ -93,6 +100,43 @@ pub struct Recipe {
     pub tools: Tools,
     #[serde(skip)]
     file: PathBuf,
+}
+
+/// The release that a site must have reached before it can install another.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradesFromEntry {
+    /// Its version, which people are told to bring (SemVer).
+    pub version: At<Version>,
+    /// Its epoch (1 if absent).
+    #[serde(default = "first")]
+    #[schemars(range(min = 1, max = MAX_NUMBER))]
+    pub epoch: At<u64>,
+    /// Its `seq`.
+    #[schemars(range(min = 1, max = MAX_NUMBER))]
+    pub seq: At<u64>,
+}
+
+/// What becomes of the CRDs in the `crds/` folders of charts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Crds {
+    /// Made if they are not there, never changed: Helm's own way.
+    Create,
+    /// Made if they are not there, and changed on upgrades.
+    Apply,
+    /// Left alone.
+    Skip,
+}
+
+impl From<Crds> for CrdPolicy {
+    fn from(crds: Crds) -> Self {
+        match crds {
+            Crds::Create => Self::Create,
+            Crds::Apply => Self::Apply,
+            Crds::Skip => Self::Skip,
+        }
+    }
 }
 
 /// A chart to install.
@@ -263,15 +307,28 @@ impl Recipe {
     }
 
     fn check(&self) -> Result<(), RecipeError> {
-        for (field, number, least) in
-            [("epoch", Some(&self.epoch), 1), ("seq", Some(&self.seq), 1), ("created_at", self.created_at.as_ref(), 0)]
-        {
+        let stop = self.upgrades_from.as_ref();
+        for (field, number, least) in [
+            ("epoch", Some(&self.epoch), 1),
+            ("seq", Some(&self.seq), 1),
+            ("created_at", self.created_at.as_ref(), 0),
+            ("epoch", stop.map(|from| &from.epoch), 1),
+            ("seq", stop.map(|from| &from.seq), 1),
+        ] {
             if let Some(number) = number.filter(|n| !(least..=MAX_NUMBER).contains(&***n)) {
                 return self.invalid(number, format!("{field} is {}; {least} to {MAX_NUMBER} is allowed", **number));
             }
         }
+        if let Some(from) = stop.filter(|from| (*from.epoch, *from.seq) > (*self.epoch, *self.seq)) {
+            let (own, epoch) = (*self.seq, *self.epoch);
+            return self.invalid(
+                &from.seq,
+                format!("upgrades_from is newer than the release itself, which is epoch {epoch}, seq {own}"),
+            );
+        }
         self.check_platforms(&self.platforms)?;
-        if let Some(version) = self.min_importer.as_ref().filter(|v| v.to_string().len() > MAX_VERSION) {
+        let versions = [self.min_importer.as_ref(), stop.map(|from| &from.version)];
+        if let Some(version) = versions.into_iter().flatten().find(|v| v.to_string().len() > MAX_VERSION) {
             return self.invalid(version, format!("a version has at most {MAX_VERSION} characters"));
         }
         self.unique(

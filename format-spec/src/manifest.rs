@@ -115,6 +115,43 @@ pub struct Chart {
     pub values: Vec<Blob>,
 }
 
+/// The oldest release over which a bundle may be installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradesFrom {
+    /// Its version (SemVer 2.0.0), for people.
+    pub version: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its sequence number within the epoch.
+    pub seq: u64,
+}
+
+/// What becomes of the CRDs in a chart's `crds/` folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CrdPolicy {
+    /// They are made with the release if they are not there, and never changed: Helm's own way.
+    Create,
+    /// They are made with the release, and applied before it is upgraded.
+    #[default]
+    Apply,
+    /// They are left alone.
+    Skip,
+}
+
+impl CrdPolicy {
+    /// The policy in one word, as a manifest spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Apply => "apply",
+            Self::Skip => "skip",
+        }
+    }
+}
+
 /// What made the bundle, so that it can be made again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +193,12 @@ pub struct Manifest {
     /// Whether it mends a security hole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub security_update: bool,
+    /// The oldest release over which it may be installed; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrades_from: Option<UpgradesFrom>,
+    /// What becomes of the charts' CRDs; [`CrdPolicy::Apply`] if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crds: Option<CrdPolicy>,
     /// The segment.
     pub segment: Blob,
     /// The index.
@@ -213,15 +256,21 @@ impl Manifest {
         let blobs = self.charts.iter().flat_map(|c| std::iter::once(&c.archive).chain(&c.values)).chain(&self.notes);
         let tools = self.tools.0.values().flat_map(|platforms| platforms.0.values());
         let named = self.licences.iter().chain(&self.files).map(|n| n.size);
+        let stop = self.upgrades_from.iter().flat_map(|from| [from.epoch, from.seq]);
         let mut numbers =
-            blobs.chain(tools).map(|b| b.size).chain(named).chain([self.epoch, self.seq, self.created_at]);
+            blobs.chain(tools).map(|b| b.size).chain(named).chain([self.epoch, self.seq, self.created_at]).chain(stop);
         if numbers.any(|n| n > MAX_INTEGER) {
             return bad("a number is out of range".into());
         }
-        for version in [Some(&self.version), self.min_importer.as_ref()].into_iter().flatten() {
+        let stop = self.upgrades_from.as_ref();
+        let versions = [Some(&self.version), self.min_importer.as_ref(), stop.map(|from| &from.version)];
+        for version in versions.into_iter().flatten() {
             if version.len() > 128 || Version::parse(version).is_err() {
                 return bad(format!("{version:?} is not a SemVer version"));
             }
+        }
+        if stop.is_some_and(|from| (from.epoch, from.seq) > (self.epoch, self.seq)) {
+            return bad("\"upgrades_from\" is newer than the bundle itself".into());
         }
         Error::limit("number of packs", self.packs.len() as u64, limits.packs.into())?;
         Error::limit("number of images", self.images.len() as u64, limits.images.into())?;

@@ -63,6 +63,12 @@ fn describe(manifest: &Manifest) -> String {
         bytes(manifest.stored_size()),
         count(manifest.packs.len(), "pack")
     );
+    if let Some(from) = &manifest.upgrades_from {
+        text += &format!("upgrades from {} (epoch {} seq {}) on\n", from.version, from.epoch, from.seq);
+    }
+    if let Some(crds) = manifest.crds {
+        text += &format!("CRDs in crds/ of charts: {}\n", crds.as_str());
+    }
     if !manifest.charts.is_empty() {
         let mut table = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
         for chart in &manifest.charts {

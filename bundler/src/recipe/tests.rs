@@ -40,6 +40,8 @@ created_at: 1760000000
 platforms: [linux/amd64, linux/arm64]
 min_importer: 0.1.0
 security_update: true
+upgrades_from: {version: 2.0.0, epoch: 2, seq: 9}
+crds: create
 kube_version: v1.34.0
 charts:
   - release: shop
@@ -68,11 +70,14 @@ tools: {helm: {linux/amd64: bin/helm}}
     .expect("a full recipe");
     assert_eq!(recipe.min_importer.as_ref().expect("a version").to_string(), "0.1.0");
     assert!(recipe.security_update);
+    let from = recipe.upgrades_from.as_ref().expect("a stop");
+    assert_eq!((from.version.to_string().as_str(), *from.epoch, *from.seq), ("2.0.0", 2, 9));
+    assert_eq!(recipe.crds, Some(Crds::Create));
     assert_eq!(recipe.charts[0].chart.to_string(), "./charts/shop");
     assert_eq!(recipe.charts[1].chart.to_string(), "oci://registry.example/charts/db:1.2.3");
     let from = recipe.images[1].from.as_ref().expect("a place");
     assert_eq!(**from, "docker-archive:app.tar:acme/app:1".parse::<ImageFrom>().expect("a place"));
-    assert_eq!(recipe.place(from), "folder/sealift.yaml:23:11");
+    assert_eq!(recipe.place(from), "folder/sealift.yaml:25:11");
     assert_eq!(recipe.resolve(Path::new("NOTES.md")), Path::new("folder/NOTES.md"));
     assert_eq!(recipe.created_at(Some("1")).expect("a time"), 1_760_000_000);
     assert_eq!(recipe.tools.helm.len(), 1);
@@ -105,6 +110,12 @@ fn points_at_a_wrong_value() {
         ("images:\n  - name: web:1\n    platforms: []\n", (7, 16), "platforms is empty"),
         ("min_importer: v1\n", (5, 15), "SemVer"),
         ("security_update: perhaps\n", (5, 18), "true or false"),
+        ("upgrades_from: {version: 1.5, seq: 5}\n", (5, 26), "SemVer"),
+        ("upgrades_from: {version: 1.5.0}\n", (5, 17), "\"seq\" is missing"),
+        ("upgrades_from: {version: 1.5.0, seq: 0}\n", (5, 38), "1 to 9007199254740991"),
+        ("upgrades_from: {version: 1.5.0, seq: 8}\n", (5, 38), "newer than the release itself"),
+        ("upgrades_from: {version: 1.5.0, epoch: 2, seq: 1}\n", (5, 48), "newer than the release itself"),
+        ("crds: replace\n", (5, 7), "create, apply, skip"),
         ("platforms: [linux/amd64, linux/amd64]\n", (5, 26), "twice"),
         ("kube_version: latest\n", (5, 15), "1.34"),
         ("charts:\n  - release: A\n    chart: x\n    namespace: n\n", (6, 14), "release name"),

@@ -1,6 +1,6 @@
 //! What a manifest may say.
 
-use sealift_format::manifest::{Blob, ImagePlatform};
+use sealift_format::manifest::{Blob, CrdPolicy, ImagePlatform, UpgradesFrom};
 use sealift_format::{Digest, Name, SortedMap, oci};
 
 use crate::bundle::Parts;
@@ -65,6 +65,7 @@ fn manifests(list: &mut List) {
     list.parts("damaged", "manifest-min-importer", "Manifest", "the oldest importer is not SemVer", |p| {
         p.manifest.min_importer = Some("1".into());
     });
+    upgrades(list);
     list.parts("damaged", "manifest-version-too-long", "Limits", "a version of 129 bytes", |p| {
         p.manifest.version = format!("1.0.0-{}", "a".repeat(123));
     });
@@ -100,6 +101,40 @@ fn manifests(list: &mut List) {
             p.manifest.tools = SortedMap([(tool.to_string(), platforms)].into());
         });
     }
+}
+
+fn upgrades(list: &mut List) {
+    let from = |version: &str, epoch, seq| Some(UpgradesFrom { version: version.into(), epoch, seq });
+    for (verdict, name, rule, upgrades_from) in [
+        ("accept", "sound-upgrades-from", "a stop that is older, by its epoch", from("9.0.0", 0, 8)),
+        ("accept", "sound-upgrades-from-itself", "a stop that is the bundle itself", from("1.0.0", 1, 7)),
+        ("damaged", "manifest-upgrades-from-seq", "a stop that is newer by its seq", from("0.9.0", 1, 8)),
+        ("damaged", "manifest-upgrades-from-epoch", "a stop that is newer by its epoch", from("0.9.0", 2, 1)),
+        ("damaged", "manifest-upgrades-from-out-of-range", "a stop's seq is 2^53", from("0.9.0", 0, 1 << 53)),
+        ("damaged", "manifest-upgrades-from-version", "a stop's version is not SemVer", from("1", 1, 6)),
+    ] {
+        list.parts(verdict, name, "Manifest", rule, |p| p.manifest.upgrades_from = upgrades_from);
+    }
+    let stop = |text: String, stop: &str| {
+        let at = "\"created_at\":1700000000,";
+        text.replacen(at, &format!("{at}\"upgrades_from\":{stop},"), 1).into_bytes()
+    };
+    list.body("damaged", "manifest-upgrades-from-without-seq", "Manifest", "a stop without its seq", |t| {
+        stop(t, "{\"version\":\"0.9.0\",\"epoch\":1}")
+    });
+    list.body("damaged", "manifest-upgrades-from-unknown-field", "JSON", "a stop has an unknown field", |t| {
+        stop(t, "{\"version\":\"0.9.0\",\"epoch\":1,\"seq\":6,\"to\":7}")
+    });
+    for (name, rule, policy) in [
+        ("sound-crds-create", "CRDs are made only", CrdPolicy::Create),
+        ("sound-crds-apply", "CRDs are applied, and the manifest says so", CrdPolicy::Apply),
+        ("sound-crds-skip", "CRDs are left alone", CrdPolicy::Skip),
+    ] {
+        list.parts("accept", name, "Manifest", rule, |p| p.manifest.crds = Some(policy));
+    }
+    list.body("damaged", "manifest-crds", "Manifest", "a policy for CRDs that there is not", |t| {
+        t.replacen("\"created_at\":1700000000,", "\"created_at\":1700000000,\"crds\":\"replace\",", 1).into_bytes()
+    });
 }
 
 fn names(list: &mut List) {
