@@ -4,6 +4,8 @@
 //! that it was told of. Has no tar reader. The program `sealift-importer` is a thin command line over
 //! this library.
 
+pub mod archive;
+pub mod audit;
 pub mod bundle;
 pub mod cluster;
 pub mod doctor;
@@ -11,8 +13,11 @@ pub mod helm;
 pub mod image;
 pub mod images;
 pub mod install;
+pub mod inventory;
 pub mod marks;
 pub mod mirrors;
+pub mod redact;
+pub mod retention;
 mod set_path;
 pub mod site;
 pub mod store;

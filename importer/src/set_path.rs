@@ -1,4 +1,6 @@
-//! Reads the text of `--set` as Helm does: names, indices, typed values. Applies nothing.
+//! Reads the text of `--set` as Helm does: names, indices, typed values; and writes names so. Applies nothing.
+//!
+//! An error never quotes what may be part of a value.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -8,7 +10,7 @@ use serde_json::Value;
 use crate::values::{Error, SetFault};
 
 /// One step from the root of the values towards what is set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     /// Into a map.
     Key(String),
@@ -25,13 +27,55 @@ pub(crate) fn parse_assignments(text: &str) -> Result<Vec<(Vec<Step>, Value)>, E
     let mut assignments = Vec::new();
     while scanner.chars.peek().is_some() {
         let mut name = String::new();
-        let assignment = scanner.assignment(&mut name).map_err(|fault| Error::Set { name, fault })?;
-        assignments.push(assignment);
+        let assignment = scanner.assignment(&mut name);
+        assignments.push(assignment.map_err(|fault| at_fault(name, fault, assignments.last()))?);
     }
     if assignments.is_empty() {
         return Err(Error::Set { name: String::new(), fault: SetFault::NoValue });
     }
     Ok(assignments)
+}
+
+// What follows a comma may have been meant as part of the value before it: a password with a comma is not shown.
+fn at_fault(name: String, fault: SetFault, before: Option<&(Vec<Step>, Value)>) -> Error {
+    match before {
+        Some((steps, _)) if !matches!(fault, SetFault::OpenList | SetFault::AfterList) => {
+            Error::Set { name: spelled(steps), fault: SetFault::AfterComma }
+        }
+        _ => Error::Set { name, fault },
+    }
+}
+
+/// The steps of a name alone, as `--set` writes it.
+pub(crate) fn parse_name(text: &str) -> Result<Vec<Step>, Error> {
+    let refused = || Error::Name { name: text.to_string() };
+    let assignments = parse_assignments(&format!("{text}=")).map_err(|_| refused())?;
+    match <[_; 1]>::try_from(assignments) {
+        Ok([(steps, Value::String(value))]) if value.is_empty() => Ok(steps),
+        _ => Err(refused()),
+    }
+}
+
+/// Steps as `--set` writes them.
+pub(crate) fn spelled(steps: &[Step]) -> String {
+    let mut name = String::new();
+    for step in steps {
+        match step {
+            Step::Key(key) => {
+                if !name.is_empty() {
+                    name.push('.');
+                }
+                for c in key.chars() {
+                    if matches!(c, '\\' | '=' | '[' | ',' | '.') {
+                        name.push('\\');
+                    }
+                    name.push(c);
+                }
+            }
+            Step::Index(index) => name.push_str(&format!("[{index}]")),
+        }
+    }
+    name
 }
 
 struct Scanner<'a> {

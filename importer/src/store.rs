@@ -3,6 +3,7 @@
 //! Everything in it belongs to one user and is closed to all others (0700, 0600). A file appears under
 //! its name only when it is whole and on the disk. One run at a time holds the store.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -137,6 +138,54 @@ impl Store {
     #[must_use]
     pub fn has_pack(&self, pack: &Blob) -> bool {
         fs::symlink_metadata(self.pack_path(&pack.digest)).is_ok_and(|m| m.is_file() && m.len() == pack.size)
+    }
+
+    /// The packs, segments and indexes that are there, with their sizes in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn packs(&self) -> Result<BTreeMap<Digest, u64>, StoreError> {
+        let path = self.root.join("packs");
+        let failed = |source| StoreError::Io { doing: "read", path: path.clone(), source };
+        let mut packs = BTreeMap::new();
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let digest = entry.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
+            if let Some(digest) = digest {
+                packs.insert(digest, entry.metadata().map_err(failed)?.len());
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Removes packs, then what the store has of these bundles; in this order, for without its seal nobody would know
+    /// which packs were a bundle's. What is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn remove<'a>(
+        &self,
+        packs: impl IntoIterator<Item = &'a Digest>,
+        bundles: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<(), StoreError> {
+        let failed = |path: &Path, source| StoreError::Io { doing: "remove", path: path.to_path_buf(), source };
+        let gone = |path: &Path, removed: io::Result<()>| match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, error)),
+            _ => Ok(()),
+        };
+        for pack in packs {
+            let path = self.pack_path(pack);
+            gone(&path, fs::remove_file(&path))?;
+        }
+        let all = self.root.join("packs");
+        File::open(&all).and_then(|dir| dir.sync_all()).map_err(|source| failed(&all, source))?;
+        for bundle in bundles {
+            let path = self.root.join("bundles").join(bundle.hex());
+            gone(&path, fs::remove_dir_all(&path))?;
+        }
+        Ok(())
     }
 
     /// An empty file in the store without a lasting name.

@@ -2,6 +2,10 @@
 //!
 //! Values hold passwords: nothing here prints one, and `Debug` shows only how many keys there are.
 
+mod changes;
+pub(crate) mod secrets;
+mod text;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -11,7 +15,9 @@ use std::path::{Path, PathBuf};
 use sealift_format::Digest;
 use serde_json::{Map, Value};
 
-use crate::set_path::{Step, parse_assignments};
+pub use self::changes::Difference;
+pub use self::secrets::{HIDDEN, Secrets};
+use crate::set_path::{Step, parse_assignments, parse_name, spelled};
 use crate::yaml::{YamlError, YamlLimits, documents};
 
 /// A map of values, as Helm takes it with `-f`.
@@ -61,6 +67,12 @@ pub enum Error {
         /// What is wrong.
         fault: SetFault,
     },
+    /// What should be the name of a value is none.
+    #[error("{name:?} is not the name of a value, as --set writes it")]
+    Name {
+        /// The text.
+        name: String,
+    },
 }
 
 /// What is wrong with a `--set`.
@@ -69,6 +81,9 @@ pub enum SetFault {
     /// There is no `=` after the name.
     #[error("there is no \"=\" and value after the name")]
     NoValue,
+    /// What follows a comma in the value of this name is no assignment.
+    #[error("what follows a comma in its value is no further name=value; a comma that belongs to the value is \"\\,\"")]
+    AfterComma,
     /// Two dots follow each other, or the name starts or ends with one.
     #[error("a part of the name is empty")]
     EmptyName,
@@ -140,12 +155,28 @@ impl Values {
         let assignments = parse_assignments(text)?;
         let mut root = Value::Object(self.0.clone());
         for (steps, value) in assignments {
-            assign(&mut root, &steps, value).map_err(|fault| Error::Set { name: name_of(&steps), fault })?;
+            assign(&mut root, &steps, value).map_err(|fault| Error::Set { name: spelled(&steps), fault })?;
         }
         if let Value::Object(map) = root {
             self.0 = map;
         }
         Ok(())
+    }
+
+    /// Takes out what stands under a name as `--set` writes it, and maps and lists that are empty then; false if
+    /// nothing stands there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`].
+    pub fn unset(&mut self, name: &str) -> Result<bool, Error> {
+        let steps = parse_name(name)?;
+        let mut root = Value::Object(std::mem::take(&mut self.0));
+        let is_taken = take_out(&mut root, &steps);
+        if let Value::Object(map) = root {
+            self.0 = map;
+        }
+        Ok(is_taken)
     }
 
     /// Lays `over` on top, as Helm does with a later `-f`: maps are merged, all else is replaced.
@@ -175,6 +206,12 @@ impl Values {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The values as they are, secrets too.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        Value::Object(self.0.clone())
     }
 
     /// The values as JSON in one spelling: keys sorted by their bytes, no white space.
@@ -250,16 +287,32 @@ fn assign(place: &mut Value, steps: &[Step], value: Value) -> Result<(), SetFaul
     }
 }
 
-fn name_of(steps: &[Step]) -> String {
-    let mut name = String::new();
-    for step in steps {
-        match step {
-            Step::Key(key) if name.is_empty() => name.push_str(key),
-            Step::Key(key) => name.extend([".", key]),
-            Step::Index(index) => name.push_str(&format!("[{index}]")),
+fn take_out(place: &mut Value, steps: &[Step]) -> bool {
+    let Some((first, rest)) = steps.split_first() else { return false };
+    let is_empty = |value: &Value| match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    match (place, first) {
+        (Value::Object(map), Step::Key(key)) => {
+            let Some(inner) = map.get_mut(key) else { return false };
+            let is_taken = rest.is_empty() || take_out(inner, rest);
+            if is_taken && (rest.is_empty() || is_empty(inner)) {
+                map.remove(key);
+            }
+            is_taken
         }
+        (Value::Array(list), Step::Index(index)) => {
+            let Some(inner) = list.get_mut(*index) else { return false };
+            let is_taken = rest.is_empty() || take_out(inner, rest);
+            if is_taken && (rest.is_empty() || is_empty(inner)) {
+                list.remove(*index);
+            }
+            is_taken
+        }
+        _ => false,
     }
-    name
 }
 
 fn write_value(value: &Value, out: &mut String) {
@@ -344,7 +397,8 @@ mod tests {
     fn refuses_a_bad_set_and_changes_nothing() {
         for (start, text, expected) in [
             ("", "a", SetFault::NoValue),
-            ("", "a=1,b", SetFault::NoValue),
+            ("", "a=1,b", SetFault::AfterComma),
+            ("", "a=1,b[x", SetFault::AfterComma),
             ("", "=1", SetFault::EmptyName),
             ("", "a..b=1", SetFault::EmptyName),
             ("", "a[x]=1", SetFault::BadIndex),
@@ -359,6 +413,34 @@ mod tests {
             assert_eq!(fault(start, text), expected, "{text}");
         }
         assert_eq!(fault("", &format!("{}a=1", "a.".repeat(31))), SetFault::TooDeep);
+    }
+
+    #[test]
+    fn a_comma_in_a_password_does_not_bring_it_into_an_error() {
+        for text in ["web.password=hunter,two", "web.password=hunter,two..x", "web.password=hunter,two[9"] {
+            let said = values("").set(text).expect_err("it is refused").to_string();
+            assert!(said.contains("web.password") && !said.contains("hunter") && !said.contains("two"), "{said}");
+        }
+    }
+
+    #[test]
+    fn unset_takes_out_what_set_wrote_and_what_is_empty_then() {
+        let unset = |start: &str, name: &str| {
+            let mut values = values(start);
+            let is_taken = values.unset(name).expect("a name");
+            (is_taken, values.to_json())
+        };
+        assert_eq!(unset("a: {b: 1, c: 2}", "a.b"), (true, r#"{"a":{"c":2}}"#.into()));
+        assert_eq!(unset("a: {b: {c: 1}}\nd: 1", "a.b.c"), (true, r#"{"d":1}"#.into()));
+        assert_eq!(unset("a: [{b: 1}, 2]", "a[0].b"), (true, r#"{"a":[2]}"#.into()));
+        assert_eq!(unset("a: {b: null}", "a.b"), (true, "{}".into()));
+        assert_eq!(unset(r#"{"a": {"b.c/d": 1, "e": 2}}"#, r"a.b\.c/d"), (true, r#"{"a":{"e":2}}"#.into()));
+        for name in ["b", "a.c", "a[0]", "a.b.c"] {
+            assert_eq!(unset("a: {b: 1}", name), (false, r#"{"a":{"b":1}}"#.into()), "{name}");
+        }
+        for bad in ["", "a.", "a=1", "a,b", "a={", "a[", r"a\"] {
+            assert!(matches!(values("a: 1").unset(bad), Err(Error::Name { .. })), "{bad}");
+        }
     }
 
     #[test]

@@ -100,6 +100,13 @@ impl Failure {
         self
     }
 
+    /// Puts one thing to do in the place of all that was said to do.
+    #[must_use]
+    pub fn instead(mut self, text: impl Into<String>) -> Self {
+        self.hints = vec![text.into()];
+        self
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -1,7 +1,8 @@
 //! What both programs share on a terminal: output, progress, failures, exit codes, signals, completions.
 //!
-//! Data goes to stdout, everything else to stderr. Text that came from a bundle passes through
-//! [`escape`] before it is shown. Nothing here knows bundles or clusters.
+//! Data goes to stdout, everything else to stderr. All that a program says passes through [`escape`] here, whatever it
+//! came from; a value that must stay in its line goes through [`escape_line`] where the line is made. Nothing here
+//! knows bundles or clusters.
 
 mod failure;
 mod generate;

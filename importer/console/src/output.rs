@@ -53,19 +53,19 @@ impl Output {
         self.args.json
     }
 
-    /// Prints a result: `value` with `--json`, otherwise the text that `human` makes.
+    /// Prints a result: `value` with `--json`, otherwise the text that `human` makes. Both are escaped here.
     pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
         let text = if self.args.json {
             JSON_PRINTED.store(true, Ordering::Relaxed);
             let text = serde_json::to_string_pretty(value).expect("results have string keys and finite numbers");
             escape_json(&text)
         } else {
-            human()
+            escape(&human())
         };
         self.text(&text);
     }
 
-    /// Prints text that is the same with and without `--json`, and a line end after it.
+    /// Prints our own text as it is, the same with and without `--json`, and a line end after it.
     ///
     /// If it cannot be written, [`run`](crate::run) makes a failure of that once the command has ended.
     pub fn text(&self, text: &str) {
@@ -84,18 +84,18 @@ impl Output {
         self.unwritten.get()
     }
 
-    /// Says something beside the result; silent with `--quiet`.
+    /// Says something beside the result, escaped; silent with `--quiet`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.args.quiet {
-            say(text.as_ref());
+            say(&escape(text.as_ref()));
         }
     }
 
-    /// Warns; silent with `--quiet`.
+    /// Warns, escaped; silent with `--quiet`.
     pub fn warn(&self, text: impl AsRef<str>) {
         if !self.args.quiet {
             let (on, off) = if self.args.colors() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
-            say(&format!("{on}warning{off}: {}", text.as_ref()));
+            say(&format!("{on}warning{off}: {}", escape(text.as_ref())));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::{bytes, is_screen, say};
+use crate::output::{bytes, escape, is_screen, say};
 
 /// Progress of one piece of work. May be advanced from several threads.
 #[derive(Debug)]
@@ -68,12 +68,12 @@ impl Bar {
         }
     }
 
-    /// Says something without spoiling the bar.
+    /// Says something, escaped, without spoiling the bar.
     pub fn line(&self, text: &str) {
         match &self.face {
             Face::Silent => {}
-            Face::Drawn(bar) => bar.suspend(|| say(text)),
-            Face::Lines(_) => say(text),
+            Face::Drawn(bar) => bar.suspend(|| say(&escape(text))),
+            Face::Lines(_) => say(&escape(text)),
         }
     }
 }

@@ -242,6 +242,27 @@ impl<T, E> Sink for Taker<'_, T, E> {
     }
 }
 
+/// The seal of a bundle that was taken in earlier, verified again with the trust of today; its packs may be gone.
+///
+/// # Errors
+///
+/// [`IntakeError::Store`] or [`IntakeError::Refused`].
+pub fn sealed(
+    store: &Store,
+    trust: &TrustStore,
+    digest: &Digest,
+) -> Result<(Verified<Manifest>, Vendor, Vec<u8>), IntakeError<std::convert::Infallible>> {
+    let seal = read(seal_path(store, digest)).map_err(IntakeError::Store)?;
+    let (verified, vendor) = sealift_format::seal::Seal::from_bytes(&seal, &Limits::default())
+        .and_then(|s| s.verify(trust))
+        .map_err(IntakeError::Refused)?;
+    Ok((verified, vendor, seal))
+}
+
+fn read(path: PathBuf) -> Result<Vec<u8>, StoreError> {
+    std::fs::read(&path).map_err(|source| StoreError::Io { doing: "read", path, source })
+}
+
 /// Opens a bundle that was taken in earlier. Its seal is verified again, with the trust of today.
 ///
 /// # Errors
@@ -253,15 +274,8 @@ pub fn reopen(
     trust: &TrustStore,
     digest: &Digest,
 ) -> Result<Opened, IntakeError<std::convert::Infallible>> {
-    let path = seal_path(store, digest);
-    let read = |path: PathBuf| {
-        std::fs::read(&path).map_err(|source| IntakeError::Store(StoreError::Io { doing: "read", path, source }))
-    };
-    let seal = read(path)?;
+    let (verified, vendor, seal) = sealed(store, trust, digest)?;
     let limits = Limits::default();
-    let (verified, vendor) = sealift_format::seal::Seal::from_bytes(&seal, &limits)
-        .and_then(|s| s.verify(trust))
-        .map_err(IntakeError::Refused)?;
     let manifest = verified.get().clone();
     let parts = std::iter::once(&manifest.segment).chain(&manifest.packs).copied();
     let index = Blob { digest: manifest.index.digest, size: manifest.index.size };
@@ -270,7 +284,7 @@ pub fn reopen(
         return Err(IntakeError::Missing(missing));
     }
     let path = store.pack_path(&index.digest);
-    let stored = read(path.clone())?;
+    let stored = read(path.clone()).map_err(IntakeError::Store)?;
     if Digest::of(&stored) != index.digest {
         return Err(IntakeError::Store(match std::fs::remove_file(&path) {
             Ok(()) => StoreError::Removed(path),

@@ -6,17 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::objects::{Kinds, Object};
+use super::objects::{Kinds, Object, ObjectRef};
 use super::{Cluster, Error};
 
 const PARALLEL: usize = 16;
 /// What is done to an object of a release in its life.
 const MANAGE: [&str; 6] = ["create", "delete", "get", "list", "patch", "update"];
+/// Helm 4 waits for its objects by watching them, Helm 3 for its hooks.
+const WATCH: [&str; 1] = ["watch"];
 const READ: [&str; 2] = ["get", "list"];
 
 /// Something that must be allowed.
@@ -60,6 +63,26 @@ impl Permissions {
         all
     }
 
+    /// What looking at a namespace needs.
+    #[must_use]
+    pub fn of_namespace(namespace: &str) -> Self {
+        let mut all = Self::default();
+        // a Role in the namespace allows to look at the namespace itself
+        all.add(Some(namespace), "", "namespaces", &["get"]);
+        all
+    }
+
+    /// What making the custom resource definitions beside a chart's templates needs, or applying them.
+    #[must_use]
+    pub fn of_definitions(applied: bool) -> Self {
+        let mut all = Self::default();
+        // Helm 4 waits for them by watching
+        let verbs = ["create", "get", "list", "watch", "patch"];
+        let verbs = if applied { &verbs[..] } else { &verbs[..4] };
+        all.add(None, "apiextensions.k8s.io", "customresourcedefinitions", verbs);
+        all
+    }
+
     /// What making a namespace needs, if it is missing.
     #[must_use]
     pub fn of_new_namespace() -> Self {
@@ -71,6 +94,12 @@ impl Permissions {
     /// Adds another set.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    /// These but for those of another set.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self(self.0.difference(&other.0).cloned().collect())
     }
 
     /// All of them, in order.
@@ -121,6 +150,22 @@ impl Permissions {
         roles
     }
 
+    fn add_rules(&mut self, namespace: Option<&str>, role: &Value) {
+        let texts = |rule: &Value, name: &str| -> Vec<String> {
+            let list = rule.get(name).and_then(Value::as_array);
+            list.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_string)).collect()
+        };
+        for rule in role.get("rules").and_then(Value::as_array).into_iter().flatten() {
+            let verbs = texts(rule, "verbs");
+            let verbs: Vec<&str> = verbs.iter().map(String::as_str).collect();
+            for group in texts(rule, "apiGroups") {
+                for resource in texts(rule, "resources") {
+                    self.add(namespace, &group, &resource, &verbs);
+                }
+            }
+        }
+    }
+
     fn add(&mut self, namespace: Option<&str>, group: &str, resource: &str, verbs: &[&str]) {
         for verb in verbs {
             self.0.insert(Permission {
@@ -134,21 +179,52 @@ impl Permissions {
 }
 
 impl Cluster {
-    /// What managing these objects needs; a kind that the server does not have yet is left out.
+    /// What managing these objects needs; a kind that neither the server nor `definitions` have is left out.
     ///
     /// Objects without a namespace are in `namespace`.
     ///
     /// # Errors
     ///
     /// Those of any request.
-    pub async fn permissions_for(&self, objects: &[Object], namespace: &str) -> Result<Permissions, Error> {
+    pub async fn permissions_for(
+        &self,
+        objects: &[Object],
+        definitions: &[Object],
+        namespace: &str,
+    ) -> Result<Permissions, Error> {
         let (kinds, mut all) = (Kinds::default(), Permissions::default());
         for object in objects {
-            let Some(kind) = kinds.of(self, &object.reference).await? else { continue };
-            let place = kind.namespaced.then(|| object.reference.namespace.as_deref().unwrap_or(namespace));
-            all.add(place, &kind.resource.group, &kind.resource.plural, &MANAGE);
+            let (group, plural, namespaced) = match kinds.of(self, &object.reference).await? {
+                Some(kind) => (kind.resource.group, kind.resource.plural, kind.namespaced),
+                None => match definitions.iter().chain(objects).find_map(|given| defined(given, &object.reference)) {
+                    Some(defined) => defined,
+                    None => continue,
+                },
+            };
+            let place = namespaced.then(|| object.reference.namespace.as_deref().unwrap_or(namespace));
+            all.add(place, &group, &plural, &MANAGE);
+            all.add(place, &group, &plural, &WATCH);
+            // who makes a Role must be allowed what the Role allows
+            if group == "rbac.authorization.k8s.io" && matches!(plural.as_str(), "roles" | "clusterroles") {
+                all.add_rules(place, &object.value);
+            }
         }
         Ok(all)
+    }
+
+    /// Whether a namespace is there; `None` if that may not be asked.
+    ///
+    /// # Errors
+    ///
+    /// Those of any request.
+    pub async fn has_namespace(&self, name: &str) -> Result<Option<bool>, Error> {
+        match Api::<Namespace>::all(self.client.clone()).get_opt(name).await {
+            Ok(found) => Ok(Some(found.is_some())),
+            Err(error) => match self.error("get", "namespaces", None, error) {
+                Error::Forbidden { .. } => Ok(None),
+                error => Err(error),
+            },
+        }
     }
 
     /// Those of these permissions that the kubeconfig's user does not have.
@@ -157,6 +233,11 @@ impl Cluster {
     ///
     /// Those of any request.
     pub async fn missing(&self, wanted: &Permissions) -> Result<Permissions, Error> {
+        let any = || "*".to_string();
+        let everything = Permission { namespace: None, group: any(), resource: any(), verb: any() };
+        if self.is_allowed(&everything).await? {
+            return Ok(Permissions::default());
+        }
         let asked = stream::iter(wanted.iter().cloned()).map(|permission| async move {
             let allowed = self.is_allowed(&permission).await?;
             Ok::<_, Error>((!allowed).then_some(permission))
@@ -187,6 +268,19 @@ impl Cluster {
     }
 }
 
+// Group, plural and whether it is namespaced, of a kind that a definition among the manifests brings.
+fn defined(definition: &Object, object: &ObjectRef) -> Option<(String, String, bool)> {
+    let text = |pointer: &str| definition.value.pointer(pointer).and_then(Value::as_str);
+    let (group, kind) = (text("/spec/group")?, text("/spec/names/kind")?);
+    let fits =
+        definition.reference.kind == "CustomResourceDefinition" && (group, kind) == (object.group(), &object.kind);
+    fits.then_some((
+        group.to_string(),
+        text("/spec/names/plural")?.to_string(),
+        text("/spec/scope") == Some("Namespaced"),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,5 +306,30 @@ mod tests {
                 {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get", "list"]},
             ])
         );
+    }
+
+    #[test]
+    fn who_makes_a_role_needs_what_the_role_allows() {
+        let role = json!({"rules": [{"apiGroups": ["", "apps"], "resources": ["pods"], "verbs": ["get"]}]});
+        let mut all = Permissions::default();
+        all.add_rules(Some("shop"), &role);
+        let said: Vec<String> = all.iter().map(|p| format!("{}/{} {}", p.group, p.resource, p.verb)).collect();
+        assert_eq!(said, ["/pods get", "apps/pods get"]);
+    }
+
+    #[test]
+    fn a_kind_is_known_from_a_definition_that_comes_with_it() {
+        let object = |value: Value| Object { reference: ObjectRef::of(&value).expect("an object"), value };
+        let definition = object(json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "orders.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Order", "plural": "orders"}}
+        }));
+        let order = |group: &str| {
+            object(json!({"apiVersion": format!("{group}/v1"), "kind": "Order", "metadata": {"name": "a"}})).reference
+        };
+        let known = ("example.com".to_string(), "orders".to_string(), true);
+        assert_eq!(defined(&definition, &order("example.com")), Some(known));
+        assert_eq!(defined(&definition, &order("other.com")), None);
     }
 }

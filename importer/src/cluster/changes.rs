@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::objects::{Kinds, Object, ObjectRef};
 use super::{Cluster, Error};
+use crate::values::secrets::{hidden_in, looks_secret};
 
 /// Requests that are under way at once.
 const PARALLEL: usize = 8;
@@ -263,7 +264,8 @@ impl Compare<'_> {
             | (Some(before @ Value::Array(_)), Some(after @ Value::Array(_))) => self.values(path, before, after),
             (before, after) => {
                 let hidden = self.secret && (path.starts_with("data") || path.starts_with("stringData"));
-                let show = |value: &Value| if hidden { MASK.to_string() } else { short(value) };
+                let hidden = hidden || is_telling(path);
+                let show = |value: &Value| if hidden { MASK.to_string() } else { short(&hidden_in(value)) };
                 self.fields.push(Field { path: path.to_string(), before: before.map(show), after: after.map(show) });
             }
         }
@@ -289,6 +291,14 @@ impl Compare<'_> {
                 }
             }
         }
+    }
+}
+
+// Variables of containers, and entries of ConfigMaps, whose names say that they are secret.
+fn is_telling(path: &str) -> bool {
+    match path.strip_suffix("].value").and_then(|rest| rest.rsplit('[').next()) {
+        Some(variable) => looks_secret(variable),
+        None => path.strip_prefix("data").is_some_and(looks_secret),
     }
 }
 
@@ -357,6 +367,22 @@ mod tests {
         );
         let gone = compare(true, &json!({"data": {"password": "b2xk"}}), &json!({}));
         assert_eq!(gone, ["data: (secret) > -"]);
+    }
+
+    #[test]
+    fn what_looks_secret_is_not_shown_elsewhere_either() {
+        let pod = |password: &str, more: &str| json!({"env": [{"name": "DB_PASSWORD", "value": password}, {"name": more, "value": password}]});
+        assert_eq!(
+            compare(false, &pod("old", "A_TOKEN"), &pod("new", "B_TOKEN")),
+            [
+                "env[DB_PASSWORD].value: (secret) > (secret)",
+                r#"env[A_TOKEN]: {"name":"A_TOKEN","value":"(secret)"} > -"#,
+                r#"env[B_TOKEN]: - > {"name":"B_TOKEN","value":"(secret)"}"#
+            ]
+        );
+        let map = |value: &str| json!({"data": {"db.password": value, "url": format!("http://a:{value}@b/")}});
+        let said = compare(false, &map("old"), &map("new"));
+        assert_eq!(said, [r#"data["db.password"]: (secret) > (secret)"#, r#"data.url: "(secret)" > "(secret)""#]);
     }
 
     #[test]

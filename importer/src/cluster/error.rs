@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::verdict::Problem;
+use crate::values::Secrets;
 
 /// Why the cluster did not do, or was not asked, what it should.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,20 @@ impl Error {
             }
             error => Self::Unreachable { server: server.to_string(), source: Cause::root_of(&error) },
         }
+    }
+
+    /// The same; none of these secrets is in what containers and Kubernetes said.
+    #[must_use]
+    pub fn hiding(mut self, secrets: &Secrets) -> Self {
+        match &mut self {
+            Self::NotReady(problem) => {
+                let said = [&mut problem.message].into_iter().chain(&mut problem.event).chain(&mut problem.logs);
+                said.for_each(|text| *text = secrets.hide(text));
+            }
+            Self::Deadline { waiting, .. } => waiting.iter_mut().for_each(|text| *text = secrets.hide(text)),
+            _ => {}
+        }
+        self
     }
 
     /// Whether asking again later may help: the server is away or overloaded.

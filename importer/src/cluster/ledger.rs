@@ -3,6 +3,7 @@
 //! A ConfigMap holds the record and a Secret of the same name the values. What stands there is memory, not
 //! proof: anybody who can write in the namespace can change it, so no trust is drawn from it.
 
+mod draft;
 mod error;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use kube::api::{ListParams, ObjectMeta, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, Preconditions};
 
+pub use self::draft::{Draft, Note};
 pub use self::error::Error;
 use super::record::{Outcome, Record, label};
 use super::{Cluster, FIELD_MANAGER, PAGE, post_params};
@@ -300,6 +302,29 @@ impl Ledger {
         }
         let has_ended = |stored: &Stored| stored.record.outcome != Outcome::Installing;
         first.filter(|_| records.iter().any(has_ended)).map_or(Ok(None), Err)
+    }
+
+    /// Removes a record and the values beside it; one that is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] if somebody else wrote the record since it was read; those of any request.
+    pub async fn remove(&self, stored: &Stored) -> Result<(), Error> {
+        let name = stored.record.object_name();
+        // the values first: without its record nobody would look for them
+        match self.secrets().delete(&name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(self.failed("delete", "secrets", error)),
+            Ok(_) => {}
+        }
+        let preconditions =
+            Preconditions { uid: Some(stored.uid.clone()), resource_version: Some(stored.resource_version.clone()) };
+        match self.maps().delete(&name, &DeleteParams::default().preconditions(preconditions)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(Error::Changed { name }),
+            Err(error) => Err(self.failed("delete", "configmaps", error)),
+            Ok(_) => Ok(()),
+        }
     }
 
     async fn replace(&self, stored: &Stored, record: &Record) -> Result<Stored, Error> {

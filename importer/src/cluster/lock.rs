@@ -18,10 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::record::label;
 use super::{Cluster, FIELD_MANAGER, post_params};
 
-/// How long a Lease stands after its last renewal.
+/// How long a Lease stands after its last renewal, unless the operator says otherwise; it is renewed three times as often.
 pub const DURATION: Duration = Duration::from_secs(15);
-/// How often a held Lease is renewed.
-const RENEWAL: Duration = Duration::from_secs(5);
 /// How often somebody else's Lease is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// A Lease of somebody else that claims to stand longer than this is not waited for.
@@ -48,6 +46,8 @@ pub struct Claim {
     pub who: String,
     /// What is run, for people.
     pub command: String,
+    /// How long its Lease stands after its last renewal, at least 3 s.
+    pub duration: Duration,
     /// Seconds since 1970; shown to people only.
     pub now: fn() -> u64,
 }
@@ -260,10 +260,11 @@ pub async fn unlock(cluster: &Cluster, namespace: &str, holder: &Holder) -> Resu
 // Renews for ever; ends only when the Lease is another's, or gone.
 async fn renew(api: Api<Lease>, claim: Claim, mut current: Lease, state: watch::Sender<Kept>) {
     let name = lease_name(&claim.product, &claim.instance);
-    let (mut pause, mut beat) = (RENEWAL, 0_u32);
+    let renewal = claim.duration / 3;
+    let (mut pause, mut beat) = (renewal, 0_u32);
     loop {
         sleep(pause).await;
-        pause = RENEWAL;
+        pause = renewal;
         beat = beat.wrapping_add(1);
         match api.replace(&name, &post_params(), &lease(&claim, &name, Some(&current), beat)).await {
             Ok(renewed) => current = renewed,
@@ -324,7 +325,7 @@ fn lease(claim: &Claim, name: &str, before: Option<&Lease>, beat: u32) -> Lease 
             holder_identity: Some(claim.holder.clone()),
             acquire_time: old.filter(|_| is_ours).and_then(|spec| spec.acquire_time.clone()).or_else(|| now.clone()),
             renew_time: now,
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(claim.duration.as_secs()).ok(),
             lease_transitions: Some(if is_ours { transitions } else { transitions.saturating_add(1) }),
             ..LeaseSpec::default()
         }),
@@ -367,6 +368,7 @@ mod tests {
             holder: holder.to_string(),
             who: "admin@here".to_string(),
             command: "install".to_string(),
+            duration: DURATION,
             now: || 1_700_000_000,
         }
     }

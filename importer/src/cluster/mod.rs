@@ -5,13 +5,17 @@
 pub mod access;
 pub mod apply_set;
 pub mod changes;
+pub mod collect;
+mod crds;
 mod error;
 pub mod leavings;
 pub mod ledger;
 pub mod lock;
+mod look;
 pub mod objects;
 pub mod record;
 pub mod rollout;
+mod rules;
 pub mod status;
 pub mod targets;
 pub mod verdict;
@@ -269,7 +273,7 @@ fn node_facts(node: &Node) -> NodeFacts {
     let status = node.status.as_ref();
     let info = status.and_then(|status| status.node_info.as_ref());
     let ready = json!(status.map(|status| &status.conditions));
-    let ready = verdict::condition(&ready, "Ready").is_some_and(|condition| condition.is_true);
+    let ready = rules::condition(&ready, "Ready").is_some_and(|condition| condition.is_true);
     let kept_out = spec.is_some_and(|spec| {
         spec.unschedulable == Some(true)
             || spec.taints.iter().flatten().any(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))

@@ -93,6 +93,20 @@ impl fmt::Display for ObjectRef {
 ///
 /// [`Error::Manifest`] if it is not YAML within [`YamlLimits::RENDERED`]; [`Error::NotAnObject`].
 pub fn objects(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
+    select(manifest, what, |value| !is_hook(value))
+}
+
+/// The hooks of rendered manifests that Helm runs when it installs, upgrades or rolls back; tests are left out.
+///
+/// # Errors
+///
+/// Those of [`objects`].
+pub fn hooks(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
+    let runs = |hook: &Value| hook.as_str().is_some_and(|on| on.split(',').any(|on| !on.trim().starts_with("test")));
+    select(manifest, what, |value| hook(value).is_some_and(runs))
+}
+
+fn select(manifest: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Object>, Error> {
     let documents = documents(manifest, YamlLimits::RENDERED)
         .map_err(|source| Error::Manifest { what: what.to_string(), source })?;
     let mut found = Vec::new();
@@ -102,7 +116,7 @@ pub fn objects(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
             Some(Value::Array(items)) => std::mem::take(items),
             _ => vec![document],
         };
-        for value in items.into_iter().filter(|value| !is_hook(value)) {
+        for value in items.into_iter().filter(|value| wanted(value)) {
             let reference = ObjectRef::of(&value).ok_or(Error::NotAnObject)?;
             found.push(Object { reference, value });
         }
@@ -111,10 +125,19 @@ pub fn objects(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
 }
 
 pub(crate) fn is_hook(object: &Value) -> bool {
-    object.pointer("/metadata/annotations").is_some_and(|notes| notes.get("helm.sh/hook").is_some())
+    hook(object).is_some()
+}
+
+fn hook(object: &Value) -> Option<&Value> {
+    object.pointer("/metadata/annotations")?.get("helm.sh/hook")
 }
 
 impl Kinds {
+    /// Forgets which kinds were missing: somebody may have made them since.
+    pub(crate) async fn forget_missing(&self) {
+        self.0.lock().await.retain(|_, kind| kind.is_some());
+    }
+
     /// The kind of an object; `None` if the server has no such kind.
     pub(crate) async fn of(&self, cluster: &Cluster, object: &ObjectRef) -> Result<Option<Kind>, Error> {
         let key = (object.api_version.clone(), object.kind.clone());
@@ -169,6 +192,10 @@ metadata: {name: c, namespace: ''}
         let titles: Vec<String> =
             objects(text, "shop").expect("sound").iter().map(|object| object.reference.to_string()).collect();
         assert_eq!(titles, ["ConfigMap other/a", "ConfigMap b", "Deployment c"]);
+        let hooks: Vec<String> =
+            hooks(text, "shop").expect("sound").iter().map(|object| object.reference.to_string()).collect();
+        assert_eq!(hooks, ["Job hook"]);
+        assert!(super::hooks(&text.replace("pre-install", "test-success"), "shop").expect("sound").is_empty());
         assert!(matches!(objects("kind: Pod", "shop"), Err(Error::NotAnObject)));
     }
 

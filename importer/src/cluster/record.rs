@@ -147,6 +147,12 @@ impl Record {
         format!("sealift.{}.{}.v{}", label(&self.product), label(&self.instance), self.revision)
     }
 
+    /// Whether another record is of the same instance of the same product.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.product == other.product && self.instance == other.instance
+    }
+
     /// Whether another revision is the same: bundle, charts, where they are, and values.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {

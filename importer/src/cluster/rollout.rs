@@ -5,18 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{ListParams, LogParams};
-use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::objects::Kinds;
 use super::targets::Target;
-use super::verdict::{Problem, Snapshot, State, judge, restarts};
-use super::{Cluster, Error, PAGE};
+use super::verdict::{Problem, Rule, State};
+use super::{Cluster, Error};
 
 /// How often the server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,8 +20,6 @@ const SETTLED: Duration = Duration::from_secs(3);
 const SETTLED_AFTER_A_CRASH: Duration = Duration::from_secs(10);
 /// How long the server may be away in one go, even if the deadline passes meanwhile.
 pub const SERVER_AWAY: Duration = Duration::from_secs(90);
-const LOG_LINES: i64 = 10;
-const LOG_BYTES: i64 = 16 << 10;
 
 /// Is told what is going on, for people.
 pub trait Progress {
@@ -42,47 +34,6 @@ impl<F: FnMut(&str)> Progress for F {
 }
 
 impl Cluster {
-    /// Where each object stands now, in their order.
-    ///
-    /// # Errors
-    ///
-    /// Those of any request.
-    pub async fn states(&self, targets: &[Target]) -> Result<Vec<State>, Error> {
-        Ok(self.look(targets).await?.0)
-    }
-
-    /// The states, and how often containers of the objects' pods were started again.
-    async fn look(&self, targets: &[Target]) -> Result<(Vec<State>, u64), Error> {
-        let with_pods = targets.iter().filter(|target| has_pods(target));
-        let namespaces: BTreeSet<_> = with_pods.filter_map(|target| target.namespace.as_deref()).collect();
-        let deployments = targets.iter().any(|target| target.kind() == "Deployment");
-        let mut spaces = BTreeMap::new();
-        for namespace in namespaces {
-            let pods = self.all::<Pod>("pods", namespace).await?;
-            let sets = if deployments { self.all::<ReplicaSet>("replicasets", namespace).await? } else { Vec::new() };
-            spaces.insert(namespace, (pods, sets));
-        }
-        let (mut states, mut started_again) = (Vec::new(), 0);
-        for target in targets {
-            let resource = target.resource();
-            let namespace = target.namespace.as_deref();
-            let object = self.dynamic(&resource, namespace).get_opt(&target.name).await;
-            let object = object.map_err(|error| self.error("get", &resource.plural, namespace, error))?;
-            let object = object.map(|object| json!(object));
-            let (pods, replica_sets) = namespace
-                .and_then(|namespace| spaces.get(namespace))
-                .map_or((&[][..], &[][..]), |(pods, sets)| (pods, sets));
-            let binds_on_use = match &object {
-                Some(claim) if target.kind() == "PersistentVolumeClaim" => self.binds_on_use(claim).await,
-                _ => false,
-            };
-            let snapshot = Snapshot { object: object.as_ref(), pods, replica_sets, binds_on_use };
-            states.push(judge(&target.title(), target.kind(), &snapshot));
-            started_again += restarts(target.kind(), &snapshot);
-        }
-        Ok((states, started_again))
-    }
-
     /// Waits until all objects are ready, or one cannot become so, or the time is over.
     ///
     /// A Job that was seen and is gone has cleaned up after itself, and counts as ready. What has just become
@@ -99,10 +50,9 @@ impl Cluster {
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
         let start = Instant::now();
-        let mut seen = Seen::default();
-        let mut settling = Settling::default();
+        let (mut seen, mut settling, kinds) = (Seen::default(), Settling::default(), Kinds::default());
         loop {
-            let (states, restarts) = self.look_soon(targets, progress).await?;
+            let (states, restarts) = self.look_soon(targets, &kinds, progress).await?;
             match seen.take(targets, states, Instant::now(), progress) {
                 Ok(waiting) if settling.take(waiting.is_empty(), restarts, Instant::now()) => {
                     return Ok(());
@@ -136,36 +86,59 @@ impl Cluster {
 
     /// Watches while somebody else, Helm for example, changes the objects and waits for them.
     ///
-    /// Resolves only when an object cannot become ready or the server stays away; `known` are the problems of
-    /// before the change, which do not count.
+    /// Resolves only when an object cannot become ready, the server stays away or the time is over, whatever else
+    /// is going on; `known` are the problems of before the change, which do not count.
     pub async fn first_problem(
         &self,
         targets: &[Target],
         known: &BTreeSet<String>,
+        limit: Duration,
         progress: &mut dyn Progress,
     ) -> Error {
-        let mut seen = Seen::default();
+        let start = Instant::now();
+        let (mut seen, kinds) = (Seen::default(), Kinds::default());
         loop {
-            let states = match self.look_soon(targets, progress).await {
+            let states = match self.look_soon(targets, &kinds, progress).await {
                 Ok((states, _)) => states,
                 Err(error) => return error,
             };
             let is_known = |state: &State| matches!(state, State::Stuck(problem) if known.contains(&problem.id));
             let waiting = || State::Waiting("it is about to be changed".to_string());
             let states = states.into_iter().map(|state| if is_known(&state) { waiting() } else { state }).collect();
-            if let Err(problem) = seen.take(targets, states, Instant::now(), progress) {
-                return self.not_ready(problem).await;
+            match seen.take(targets, states, Instant::now(), progress) {
+                Err(problem) => return self.not_ready(problem).await,
+                // before whoever changes the objects gives up and says less
+                Ok(waiting) if start.elapsed() + INTERVAL >= limit => {
+                    return Error::Deadline { seconds: limit.as_secs(), waiting };
+                }
+                Ok(_) => {}
             }
             sleep(INTERVAL).await;
         }
     }
 
+    /// The problem that is there when somebody else has given up, if it needs no more watching; `known` as in
+    /// [`Self::first_problem`].
+    pub async fn final_problem(&self, targets: &[Target], known: &BTreeSet<String>) -> Option<Error> {
+        let states = self.states(targets).await.ok()?;
+        let problem = states.into_iter().find_map(|state| match state {
+            State::Stuck(problem) if problem.grace.is_zero() && !known.contains(&problem.id) => Some(problem),
+            _ => None,
+        })?;
+        Some(self.not_ready(problem).await)
+    }
+
     /// The same as soon as the server answers.
-    async fn look_soon(&self, targets: &[Target], progress: &mut dyn Progress) -> Result<(Vec<State>, u64), Error> {
+    async fn look_soon(
+        &self,
+        targets: &[Target],
+        kinds: &Kinds,
+        progress: &mut dyn Progress,
+    ) -> Result<(Vec<State>, u64), Error> {
         let start = Instant::now();
         let mut told = false;
         loop {
-            match self.look(targets).await {
+            match self.look(targets, kinds).await {
                 Err(error) if error.is_passing() && start.elapsed() < SERVER_AWAY => {
                     if !told {
                         progress.step("the API server is away, waiting for it");
@@ -182,63 +155,6 @@ impl Cluster {
         problem.logs = self.last_lines(&problem).await;
         Error::NotReady(problem)
     }
-
-    async fn all<K>(&self, plural: &str, namespace: &str) -> Result<Vec<Value>, Error>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug
-            + serde::Serialize,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let mut params = ListParams::default().limit(PAGE);
-        let mut values = Vec::new();
-        loop {
-            let page = api.list(&params).await.map_err(|error| self.error("list", plural, Some(namespace), error))?;
-            values.extend(page.items.iter().map(|item| json!(item)));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(values),
-            }
-        }
-    }
-
-    // classes may be hidden from this user; then the claim is simply waited for
-    async fn binds_on_use(&self, claim: &Value) -> bool {
-        let Some(class) = claim.pointer("/spec/storageClassName").and_then(Value::as_str) else {
-            return false;
-        };
-        let class = Api::<StorageClass>::all(self.client.clone()).get_opt(class).await;
-        class.ok().flatten().is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
-    }
-
-    // what a container wrote helps, and that it cannot be had must not hide the problem
-    async fn last_lines(&self, problem: &Problem) -> Vec<String> {
-        let (Some(pod), Some(namespace)) = (&problem.pod, &problem.namespace) else {
-            return Vec::new();
-        };
-        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
-        for previous in [false, true] {
-            let params = LogParams {
-                container: problem.container.clone(),
-                tail_lines: Some(LOG_LINES),
-                limit_bytes: Some(LOG_BYTES),
-                previous,
-                ..LogParams::default()
-            };
-            if let Ok(text) = api.logs(pod, &params).await
-                && !text.trim().is_empty()
-            {
-                return text.lines().map(str::to_string).collect();
-            }
-        }
-        Vec::new()
-    }
-}
-
-fn has_pods(target: &Target) -> bool {
-    matches!(target.kind(), "Deployment" | "StatefulSet" | "DaemonSet" | "Job")
 }
 
 /// Whether being ready has lasted.
@@ -289,7 +205,7 @@ impl Seen {
             let words = match state {
                 State::Ready => "ready".to_string(),
                 State::Waiting(missing) if missing == "does not exist" => {
-                    if target.kind() == "Job" && self.there.contains(&index) { "ready".to_string() } else { missing }
+                    if target.rule == Rule::Job && self.there.contains(&index) { "ready".to_string() } else { missing }
                 }
                 State::Waiting(missing) => {
                     self.there.insert(index);
@@ -300,7 +216,7 @@ impl Seen {
                     let key = (problem.id.clone(), problem.reason.clone());
                     let since = self.problems.get(&key).copied().unwrap_or(now);
                     if now.duration_since(since) >= problem.grace {
-                        return Err(Box::new(problem));
+                        return Err(problem);
                     }
                     problems.insert(key, since);
                     format!("{}: {}", problem.reason, problem.message)
@@ -327,7 +243,7 @@ mod tests {
     const WEB: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}";
 
     fn stuck(grace: u64) -> State {
-        State::Stuck(Problem {
+        State::Stuck(Box::new(Problem {
             id: "u".to_string(),
             object: "it".to_string(),
             pod: Some("p".to_string()),
@@ -335,9 +251,10 @@ mod tests {
             container: None,
             reason: "Unschedulable".to_string(),
             message: String::new(),
+            event: None,
             logs: Vec::new(),
             grace: Duration::from_secs(grace),
-        })
+        }))
     }
 
     #[test]

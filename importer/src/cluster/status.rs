@@ -74,14 +74,18 @@ pub fn disagreements(record: &Record, facts: &[ChartFacts]) -> Vec<String> {
             }
             Outcome::Superseded => {}
             Outcome::Installing | Outcome::Installed | Outcome::Failed | Outcome::Interrupted => {
-                compare(chart, facts, &mut found);
+                compare(record.outcome, chart, facts, &mut found);
             }
         }
     }
     found
 }
 
-fn compare(chart: &ChartRecord, facts: &ChartFacts, found: &mut Vec<String>) {
+fn compare(outcome: Outcome, chart: &ChartRecord, facts: &ChartFacts, found: &mut Vec<String>) {
+    if facts.newest.is_none() && outcome == Outcome::Failed && chart.helm_revision.is_none() {
+        // it was never made, or removed again
+        return;
+    }
     let Some(newest) = &facts.newest else {
         found.push(format!("{} is in the ledger, and Helm knows no such release", release(chart)));
         return;
@@ -198,6 +202,10 @@ mod tests {
             [format!("the ledger says shop 2.0.0 (revision 2) was uninstalled, and {where_} is still there")]
         );
         assert_eq!(said(Outcome::Failed, sound()), ["shop 2.0.0 (revision 2) failed: why"]);
+        let mut undone = record(Outcome::Failed);
+        undone.charts[0].helm_revision = None;
+        let gone = || ChartFacts { newest: None, objects: vec![] };
+        assert_eq!(disagreements(&undone, &[gone()]), ["shop 2.0.0 (revision 2) failed: why"]);
         assert_eq!(said(Outcome::Interrupted, sound()), ["shop 2.0.0 (revision 2) was interrupted: why"]);
         assert_eq!(
             said(Outcome::Installing, sound()),

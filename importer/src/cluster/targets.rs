@@ -7,51 +7,85 @@ use kube::core::GroupVersionKind;
 use serde_json::Value;
 
 use super::Error;
+use super::objects::{ObjectRef, is_hook};
+use super::verdict::Rule;
 use crate::yaml::{YamlLimits, documents};
 
-/// The kinds that are waited for: group and version, kind, plural, namespaced.
-const KINDS: [(&str, &str, &str, bool); 7] = [
-    ("apps/v1", "Deployment", "deployments", true),
-    ("apps/v1", "StatefulSet", "statefulsets", true),
-    ("apps/v1", "DaemonSet", "daemonsets", true),
-    ("batch/v1", "Job", "jobs", true),
-    ("v1", "Pod", "pods", true),
-    ("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
-    ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", false),
+/// Kubernetes' own kinds that are waited for: group and version, kind, plural, namespaced.
+const KINDS: [(&str, &str, &str, bool, Rule); 12] = [
+    ("apps/v1", "Deployment", "deployments", true, Rule::Deployment),
+    ("apps/v1", "StatefulSet", "statefulsets", true, Rule::StatefulSet),
+    ("apps/v1", "DaemonSet", "daemonsets", true, Rule::DaemonSet),
+    ("apps/v1", "ReplicaSet", "replicasets", true, Rule::ReplicaSet),
+    ("batch/v1", "Job", "jobs", true, Rule::Job),
+    ("v1", "Pod", "pods", true, Rule::Pod),
+    ("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true, Rule::PersistentVolumeClaim),
+    ("v1", "Service", "services", true, Rule::Service),
+    ("v1", "Namespace", "namespaces", false, Rule::Namespace),
+    ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", true, Rule::PodDisruptionBudget),
+    (
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        false,
+        Rule::CustomResourceDefinition,
+    ),
+    ("apiregistration.k8s.io/v1", "APIService", "apiservices", false, Rule::ApiService),
+];
+/// Groups of Kubernetes' own; kinds of any other group are custom resources.
+const OWN_GROUPS: [&str; 24] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "apps",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "extensions",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
 ];
 
 /// An object whose readiness matters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
-    kind: usize,
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
+    pub(super) rule: Rule,
+    pub(super) object: ObjectRef,
+    /// Where a custom resource is if its kind turns out to be namespaced and the manifest leaves it open.
+    pub(super) release_namespace: String,
 }
 
 impl Target {
-    /// Its kind.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        KINDS[self.kind].1
-    }
-
     /// The object in words: `Deployment shop/web`.
     #[must_use]
     pub fn title(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("{} {namespace}/{}", self.kind(), self.name),
-            None => format!("{} {}", self.kind(), self.name),
-        }
+        self.object.to_string()
     }
 
-    pub(super) fn resource(&self) -> ApiResource {
-        let (api_version, kind, plural, _) = KINDS[self.kind];
+    /// The resource of one of Kubernetes' own kinds; `None` for a custom one, which only the server knows.
+    pub(super) fn resource(&self) -> Option<ApiResource> {
+        let (api_version, kind, plural, ..) = KINDS.into_iter().find(|known| known.4 == self.rule)?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+        Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural))
     }
 }
 
-/// The objects of a rendered manifest whose readiness matters; all other kinds are left out, and so are hooks.
+/// The objects of a rendered manifest whose readiness matters; kinds of Kubernetes' own that are ready as soon
+/// as they are there are left out, and so are hooks.
 ///
 /// A namespaced object without a namespace is in `namespace`. `what` names the release in errors.
 ///
@@ -83,17 +117,20 @@ fn select(manifest: &str, namespace: &str, what: &str, hooks: bool) -> Result<Ve
     Ok(found.into_iter().collect())
 }
 
-fn is_hook(object: &Value) -> bool {
-    object.pointer("/metadata/annotations").is_some_and(|annotations| annotations.get("helm.sh/hook").is_some())
-}
-
 fn target(object: &Value, namespace: &str) -> Option<Target> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    let (api_version, kind, name) = (text("/apiVersion")?, text("/kind")?, text("/metadata/name")?);
-    let index = KINDS.iter().position(|known| known.0 == api_version && known.1 == kind)?;
-    let namespace = text("/metadata/namespace").filter(|given| !given.is_empty()).unwrap_or(namespace);
-    let namespace = KINDS[index].3.then(|| namespace.to_string());
-    Some(Target { kind: index, namespace, name: name.to_string() })
+    let mut reference = ObjectRef::of(object)?;
+    let known = KINDS.iter().find(|known| known.0 == reference.api_version && known.1 == reference.kind);
+    let rule = match known {
+        // any other Service is ready as it is
+        Some((.., Rule::Service)) if object.pointer("/spec/type") != Some(&Value::from("LoadBalancer")) => return None,
+        Some((.., namespaced, rule)) => {
+            reference.namespace = namespaced.then(|| reference.namespace.unwrap_or_else(|| namespace.to_string()));
+            *rule
+        }
+        None if OWN_GROUPS.contains(&reference.group()) => return None,
+        None => Rule::Custom,
+    };
+    Some(Target { rule, object: reference, release_namespace: namespace.to_string() })
 }
 
 #[cfg(test)]
@@ -126,7 +163,20 @@ metadata: {name: things.example.com}
 ---
 apiVersion: example.com/v1
 kind: Deployment
-metadata: {name: not-ours}
+metadata: {name: custom}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {type: LoadBalancer}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gate, namespace: edge}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
 "#;
 
     #[test]
@@ -135,7 +185,14 @@ metadata: {name: not-ours}
         let titles: Vec<_> = found.iter().map(Target::title).collect();
         assert_eq!(
             titles,
-            ["Deployment shop/web", "PersistentVolumeClaim other/data", "CustomResourceDefinition things.example.com"]
+            [
+                "Deployment shop/web",
+                "PersistentVolumeClaim other/data",
+                "Service shop/front",
+                "CustomResourceDefinition things.example.com",
+                "Deployment custom",
+                "Gateway edge/gate",
+            ]
         );
         let hooks = hook_targets(MANIFEST, "shop", "shop").expect("sound");
         assert_eq!(hooks.iter().map(Target::title).collect::<Vec<_>>(), ["Job shop/hook"]);

@@ -7,15 +7,25 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use super::rules::Rule;
+use super::rules::{Judged, deleting, number, problem, status_condition, text};
+
 /// Restarts after which a container that crashes is given up.
 pub const CRASHES: u64 = 3;
 /// How long a pod may find no node: room appears when others end.
 const UNSCHEDULABLE_GRACE: Duration = Duration::from_secs(20);
 /// How long a container may lack its ConfigMap or Secret: something else of the product may make it, and the
 /// kubelet looks again after 10 to 15 s only.
-const CONFIG_GRACE: Duration = Duration::from_secs(30);
+pub(super) const CONFIG_GRACE: Duration = Duration::from_secs(30);
 /// How long a controller may fail to make pods: quotas are freed, webhooks come up.
-const CREATE_GRACE: Duration = Duration::from_secs(20);
+pub(super) const CREATE_GRACE: Duration = Duration::from_secs(20);
+/// How long the volumes and the network of a pod may be refused: what they come from may be made with the product,
+/// and the kubelet tries again after 1, 2, 4, 8, 16 and 32 s.
+const MOUNT_GRACE: Duration = Duration::from_secs(40);
+/// How long a volume may not come to a node: the pod that has it elsewhere ends first.
+const ATTACH_GRACE: Duration = Duration::from_secs(120);
+/// Warnings about a node's set-up that no pod fails by.
+const OF_EVERY_POD: [&str; 3] = ["MissingClusterDNS", "DNSConfigForming", "CheckLimitsForResolvConf"];
 
 /// Where an object stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +35,7 @@ pub enum State {
     /// It is on its way; what is still missing.
     Waiting(String),
     /// It cannot become ready, unless the problem goes away within its grace.
-    Stuck(Problem),
+    Stuck(Box<Problem>),
 }
 
 /// What keeps an object from becoming ready.
@@ -45,6 +55,8 @@ pub struct Problem {
     pub reason: String,
     /// What Kubernetes says about it.
     pub message: String,
+    /// The pod's newest event that says more, with its reason.
+    pub event: Option<String>,
     /// The last lines that the container wrote, if it ran.
     pub logs: Vec<String>,
     /// How long it may last before it counts.
@@ -60,72 +72,57 @@ pub struct Snapshot<'a> {
     pub pods: &'a [Value],
     /// The ReplicaSets of its namespace.
     pub replica_sets: &'a [Value],
+    /// The warnings among the events of its namespace, if they were asked for.
+    pub events: &'a [Value],
     /// Whether the storage class of a claim binds it only when a pod uses it.
     pub binds_on_use: bool,
 }
 
-/// A condition of an object's status.
-pub(super) struct Condition<'a> {
-    pub(super) is_true: bool,
-    pub(super) is_false: bool,
-    pub(super) reason: &'a str,
-    pub(super) message: &'a str,
-}
-
-/// Judges one object of a kind; `title` names it in a problem.
-///
-/// Kinds without a notion of ready are ready as soon as they are there.
+/// Judges one object by the rule of its kind; `title` names it in a problem.
 #[must_use]
-pub fn judge(title: &str, kind: &str, snapshot: &Snapshot<'_>) -> State {
+pub fn judge(title: &str, rule: Rule, snapshot: &Snapshot<'_>) -> State {
     let Some(object) = snapshot.object else {
         return State::Waiting("does not exist".to_string());
     };
     if object.pointer("/metadata/deletionTimestamp").is_some() {
-        return State::Waiting("is being deleted".to_string());
+        return State::Waiting(deleting(object));
     }
-    let state = match kind {
-        "Deployment" => deployment(object),
-        "StatefulSet" => stateful_set(object),
-        "DaemonSet" => daemon_set(object),
-        "Job" => job(object),
-        "Pod" => pod(object),
-        "PersistentVolumeClaim" => claim(object, snapshot.binds_on_use),
-        "CustomResourceDefinition" => definition(object),
-        _ => Judged::Ready,
-    };
-    let mut problem = match state {
+    let new_pods = || new_pods(rule, object, snapshot);
+    let mut problem = match rule.judge(object, snapshot.binds_on_use) {
         Judged::Ready => return State::Ready,
         Judged::Unseen => return State::Waiting("its controller has not seen it yet".to_string()),
         Judged::Waiting(missing) => {
-            let mut problems = new_pods(kind, object, snapshot).filter_map(pod_problem);
+            let mut problems = new_pods().filter_map(|pod| pod_problem(pod, snapshot.events));
             // a Job counts the crashes of its pods itself
-            match problems.find(|problem| kind != "Job" || problem.reason != "CrashLoopBackOff") {
+            let counts = |problem: &Problem| rule != Rule::Job || problem.reason != "CrashLoopBackOff";
+            match problems.find(counts).or_else(|| creation_problem(rule, object, snapshot)) {
                 Some(problem) => problem,
-                None => return State::Waiting(missing),
+                None => return State::Waiting(with_warning(missing, object, new_pods(), snapshot.events)),
             }
         }
         Judged::Stuck(problem) => {
             // the pod's own problem says more, the object's says that it is over
-            match new_pods(kind, object, snapshot).find_map(pod_problem) {
+            match new_pods().find_map(|pod| pod_problem(pod, snapshot.events)) {
                 Some(pod) => Problem { grace: problem.grace, ..pod },
-                None => of_failed_pod(problem, new_pods(kind, object, snapshot)),
+                None => of_failed_pod(*problem, new_pods()),
             }
         }
     };
     problem.object = title.to_string();
+    problem.event = telling_event(&problem, new_pods(), snapshot.events);
     if problem.id.is_empty() {
         let generation = number(object, "/metadata/generation").unwrap_or(0);
         problem.id = format!("{}/{generation}", text(object, "/metadata/uid"));
     }
-    State::Stuck(problem)
+    State::Stuck(Box::new(problem))
 }
 
 /// How often containers of the newest version's pods were started again.
-pub(super) fn restarts(kind: &str, snapshot: &Snapshot<'_>) -> u64 {
-    let Some(object) = snapshot.object.filter(|_| kind != "Job") else {
+pub(super) fn restarts(rule: Rule, snapshot: &Snapshot<'_>) -> u64 {
+    let Some(object) = snapshot.object.filter(|_| rule != Rule::Job) else {
         return 0;
     };
-    let statuses = new_pods(kind, object, snapshot)
+    let statuses = new_pods(rule, object, snapshot)
         .filter_map(|pod| pod.pointer("/status/containerStatuses")?.as_array())
         .flatten();
     statuses.filter_map(|status| number(status, "/restartCount")).sum()
@@ -143,6 +140,9 @@ impl fmt::Display for Problem {
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
+        if let Some(event) = &self.event {
+            write!(f, "\n  event {event}")?;
+        }
         for line in &self.logs {
             write!(f, "\n  | {line}")?;
         }
@@ -150,144 +150,13 @@ impl fmt::Display for Problem {
     }
 }
 
-enum Judged {
-    Ready,
-    /// Its status is still that of an earlier version.
-    Unseen,
-    Waiting(String),
-    Stuck(Problem),
-}
-
-fn deployment(object: &Value) -> Judged {
-    if !is_observed(object) {
-        return Judged::Unseen;
-    }
-    if object.pointer("/spec/paused") == Some(&Value::Bool(true)) {
-        return Judged::Ready;
-    }
-    if let Some(found) = status_condition(object, "Progressing")
-        && found.is_false
-        && found.reason == "ProgressDeadlineExceeded"
-    {
-        return Judged::Stuck(problem(found.reason, found.message, Duration::ZERO));
-    }
-    let wanted = number(object, "/spec/replicas").unwrap_or(1);
-    let count = |field: &str| number(object, &format!("/status/{field}")).unwrap_or(0);
-    let (updated, all, available) = (count("updatedReplicas"), count("replicas"), count("availableReplicas"));
-    if updated >= wanted && all <= updated && available >= wanted {
-        return Judged::Ready;
-    }
-    if let Some(found) = status_condition(object, "ReplicaFailure")
-        && found.is_true
-    {
-        return Judged::Stuck(problem(found.reason, found.message, CREATE_GRACE));
-    }
-    Judged::Waiting(if updated < wanted {
-        format!("{updated} of {wanted} replicas are new")
-    } else if all > updated {
-        format!("{} old replicas are ending", all - updated)
-    } else {
-        format!("{available} of {wanted} replicas are available")
-    })
-}
-
-fn stateful_set(object: &Value) -> Judged {
-    if !is_observed(object) {
-        return Judged::Unseen;
-    }
-    let wanted = number(object, "/spec/replicas").unwrap_or(1);
-    let count = |field: &str| number(object, &format!("/status/{field}")).unwrap_or(0);
-    let ready = count("readyReplicas");
-    let on_delete = text(object, "/spec/updateStrategy/type") == "OnDelete";
-    let partition = number(object, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0);
-    let renewed = wanted.saturating_sub(partition);
-    if !on_delete && count("updatedReplicas") < renewed {
-        return Judged::Waiting(format!("{} of {renewed} replicas are new", count("updatedReplicas")));
-    }
-    let whole = on_delete || partition > 0 || wanted == 0;
-    if !whole && text(object, "/status/currentRevision") != text(object, "/status/updateRevision") {
-        return Judged::Waiting("the last old replica is ending".to_string());
-    }
-    if ready < wanted {
-        return Judged::Waiting(format!("{ready} of {wanted} replicas are ready"));
-    }
-    Judged::Ready
-}
-
-fn daemon_set(object: &Value) -> Judged {
-    if !is_observed(object) {
-        return Judged::Unseen;
-    }
-    let count = |field: &str| number(object, &format!("/status/{field}")).unwrap_or(0);
-    let wanted = count("desiredNumberScheduled");
-    let on_delete = text(object, "/spec/updateStrategy/type") == "OnDelete";
-    let (updated, available) = (count("updatedNumberScheduled"), count("numberAvailable"));
-    if !on_delete && updated < wanted {
-        return Judged::Waiting(format!("{updated} of {wanted} nodes have the new pod"));
-    }
-    if available < wanted {
-        return Judged::Waiting(format!("the pod is available on {available} of {wanted} nodes"));
-    }
-    Judged::Ready
-}
-
-fn job(object: &Value) -> Judged {
-    if let Some(found) = status_condition(object, "Failed")
-        && found.is_true
-    {
-        return Judged::Stuck(problem(found.reason, found.message, Duration::ZERO));
-    }
-    let complete = status_condition(object, "Complete").is_some_and(|found| found.is_true);
-    if complete || object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
-        return Judged::Ready;
-    }
-    let wanted = number(object, "/spec/completions").unwrap_or(1);
-    let done = number(object, "/status/succeeded").unwrap_or(0);
-    Judged::Waiting(format!("{done} of {wanted} runs have succeeded"))
-}
-
-fn pod(object: &Value) -> Judged {
-    match text(object, "/status/phase") {
-        "Succeeded" => Judged::Ready,
-        "Failed" => {
-            let reason = text(object, "/status/reason");
-            let reason = if reason.is_empty() { "Failed" } else { reason };
-            Judged::Stuck(problem(reason, text(object, "/status/message"), Duration::ZERO))
-        }
-        _ if status_condition(object, "Ready").is_some_and(|found| found.is_true) => Judged::Ready,
-        phase => Judged::Waiting(format!("it is {}", if phase.is_empty() { "Pending" } else { phase })),
-    }
-}
-
-fn claim(object: &Value, binds_on_use: bool) -> Judged {
-    match text(object, "/status/phase") {
-        "Bound" => Judged::Ready,
-        "Lost" => Judged::Stuck(problem("Lost", "its volume is gone", Duration::ZERO)),
-        // its pods show whether it is bound when they need it
-        _ if binds_on_use => Judged::Ready,
-        _ => Judged::Waiting("no volume is bound to it".to_string()),
-    }
-}
-
-fn definition(object: &Value) -> Judged {
-    if let Some(found) = status_condition(object, "NamesAccepted")
-        && found.is_false
-    {
-        return Judged::Stuck(problem(found.reason, found.message, CONFIG_GRACE));
-    }
-    if status_condition(object, "Established").is_some_and(|found| found.is_true) {
-        return Judged::Ready;
-    }
-    Judged::Waiting("it is not established".to_string())
-}
-
 /// The pods that the newest version of the object made: an old one that fails is about to be replaced.
-fn new_pods<'a>(kind: &str, object: &'a Value, snapshot: &Snapshot<'a>) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
+fn new_pods<'a>(rule: Rule, object: &'a Value, snapshot: &Snapshot<'a>) -> Box<dyn Iterator<Item = &'a Value> + 'a> {
     let pods = snapshot.pods.iter();
     let uid = text(object, "/metadata/uid");
-    match kind {
-        "Pod" => Box::new(std::iter::once(object)),
-        "Deployment" => {
+    match rule {
+        Rule::Pod => Box::new(std::iter::once(object)),
+        Rule::Deployment => {
             let revision = annotation(object, "deployment.kubernetes.io/revision");
             let newest = snapshot
                 .replica_sets
@@ -296,36 +165,32 @@ fn new_pods<'a>(kind: &str, object: &'a Value, snapshot: &Snapshot<'a>) -> Box<d
             let uid = newest.map_or("", |set| text(set, "/metadata/uid"));
             Box::new(pods.filter(move |pod| is_owned(pod, uid)))
         }
-        "StatefulSet" => {
+        Rule::StatefulSet => {
             let revision = text(object, "/status/updateRevision");
             let is_new = move |pod: &&Value| is_owned(pod, uid) && label(pod, "controller-revision-hash") == revision;
             Box::new(pods.filter(is_new))
         }
-        "DaemonSet" => {
+        Rule::DaemonSet => {
             let generation = annotation(object, "deprecated.daemonset.template.generation");
             Box::new(pods.filter(move |pod| {
                 let of = label(pod, "pod-template-generation");
                 is_owned(pod, uid) && (of.is_empty() || generation.is_empty() || of == generation)
             }))
         }
-        "Job" => Box::new(pods.filter(move |pod| is_owned(pod, uid))),
+        Rule::Job | Rule::ReplicaSet => Box::new(pods.filter(move |pod| is_owned(pod, uid))),
         _ => Box::new(std::iter::empty()),
     }
 }
 
-fn pod_problem(pod: &Value) -> Option<Problem> {
+fn pod_problem(pod: &Value, events: &[Value]) -> Option<Problem> {
     if pod.pointer("/metadata/deletionTimestamp").is_some() {
         return None;
     }
-    let containers = ["initContainerStatuses", "containerStatuses"]
-        .into_iter()
-        .filter_map(|list| pod.pointer("/status")?.get(list)?.as_array())
-        .flatten();
-    let (found, container) = containers
+    let (found, container) = containers(pod)
         .filter_map(|container| Some((container_problem(container)?, text(container, "/name"))))
         .map(|(problem, name)| (problem, Some(name.to_string())))
         .next()
-        .or_else(|| Some((scheduling_problem(pod)?, None)))?;
+        .or_else(|| Some((scheduling_problem(pod).or_else(|| mount_problem(pod, events))?, None)))?;
     Some(Problem {
         id: text(pod, "/metadata/uid").to_string(),
         pod: Some(text(pod, "/metadata/name").to_string()),
@@ -335,25 +200,37 @@ fn pod_problem(pod: &Value) -> Option<Problem> {
     })
 }
 
-/// The same problem with the first pod that failed, whose last lines may tell why.
+/// The same problem with the first pod that failed and its container, whose last lines may tell why.
 fn of_failed_pod<'a>(problem: Problem, mut pods: impl Iterator<Item = &'a Value>) -> Problem {
-    match pods.find(|pod| text(pod, "/status/phase") == "Failed") {
-        Some(pod) => Problem {
-            pod: Some(text(pod, "/metadata/name").to_string()),
-            namespace: Some(text(pod, "/metadata/namespace").to_string()),
-            ..problem
-        },
-        None => problem,
+    let Some(pod) = pods.find(|pod| text(pod, "/status/phase") == "Failed") else {
+        return problem;
+    };
+    let failed = |one: &&Value| number(one, "/state/terminated/exitCode").is_some_and(|code| code != 0);
+    Problem {
+        pod: Some(text(pod, "/metadata/name").to_string()),
+        namespace: Some(text(pod, "/metadata/namespace").to_string()),
+        container: containers(pod).find(failed).map(|one| text(one, "/name").to_string()),
+        ..problem
     }
+}
+
+/// The states of a pod's containers, those that run first before the others.
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    lists.into_iter().filter_map(|list| pod.pointer(list)?.as_array()).flatten()
 }
 
 fn container_problem(status: &Value) -> Option<Problem> {
     let reason = text(status, "/state/waiting/reason");
     let message = text(status, "/state/waiting/message");
     match reason {
-        "ErrImageNeverPull" | "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ImageInspectError" => {
-            Some(problem(reason, message, Duration::ZERO))
-        }
+        "ErrImageNeverPull"
+        | "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ImageInspectError"
+        | "RegistryUnavailable"
+        | "SignatureValidationFailed" => Some(problem(reason, message, Duration::ZERO)),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
             Some(problem(reason, message, CONFIG_GRACE))
         }
@@ -378,44 +255,87 @@ fn scheduling_problem(pod: &Value) -> Option<Problem> {
     Some(problem(found.reason, found.message, UNSCHEDULABLE_GRACE))
 }
 
-fn problem(reason: &str, message: &str, grace: Duration) -> Problem {
-    Problem {
-        id: String::new(),
-        object: String::new(),
-        pod: None,
-        namespace: None,
-        container: None,
-        reason: reason.to_string(),
-        message: message.to_string(),
-        logs: Vec::new(),
-        grace,
+/// What keeps a pod without a running container from having its volumes or its network.
+fn mount_problem(pod: &Value, events: &[Value]) -> Option<Problem> {
+    // with its sandbox it has both, whatever was said before
+    if status_condition(pod, "PodReadyToStartContainers").is_some_and(|found| found.is_true)
+        || containers(pod).any(|one| one.pointer("/state/waiting").is_none() && one.pointer("/state").is_some())
+    {
+        return None;
+    }
+    let refusals = ["FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox"];
+    let found = newest(events, text(pod, "/metadata/uid"), |reason| refusals.contains(&reason))?;
+    let reason = text(found, "/reason");
+    let grace = if reason == "FailedAttachVolume" { ATTACH_GRACE } else { MOUNT_GRACE };
+    Some(problem(reason, text(found, "/message"), grace))
+}
+
+/// What keeps an object from making its pods, where its status does not say so: a quota, a policy.
+fn creation_problem(rule: Rule, object: &Value, snapshot: &Snapshot<'_>) -> Option<Problem> {
+    let uid = text(object, "/metadata/uid");
+    let found = newest(snapshot.events, uid, |reason| reason == "FailedCreate").filter(|_| rule.has_pods())?;
+    let is_later = |pod: &Value| text(pod, "/metadata/creationTimestamp") >= time(found);
+    if snapshot.pods.iter().any(|pod| is_owned(pod, uid) && is_later(pod)) {
+        return None;
+    }
+    Some(problem("FailedCreate", text(found, "/message"), CREATE_GRACE))
+}
+
+/// The same words with the newest warning about the object, else about one of its pods.
+fn with_warning<'a>(
+    missing: String,
+    object: &Value,
+    pods: impl Iterator<Item = &'a Value>,
+    events: &[Value],
+) -> String {
+    let of = |object: &Value| newest(events, text(object, "/metadata/uid"), |_| true);
+    if let Some(found) = of(object) {
+        return format!("{missing} ({})", words(found));
+    }
+    let of_pods = pods.filter_map(|pod| Some((text(pod, "/metadata/name"), of(pod)?)));
+    match of_pods.max_by_key(|(_, event)| time(event)) {
+        Some((pod, found)) => format!("{missing} (pod {pod}: {})", words(found)),
+        None => missing,
     }
 }
 
-fn is_observed(object: &Value) -> bool {
-    let generation = number(object, "/metadata/generation").unwrap_or(0);
-    number(object, "/status/observedGeneration").is_some_and(|observed| observed >= generation)
+/// The newest event of the problem's pod that says more than the problem does.
+fn telling_event<'a>(problem: &Problem, mut pods: impl Iterator<Item = &'a Value>, events: &[Value]) -> Option<String> {
+    let name = problem.pod.as_deref()?;
+    let pod = pods.find(|pod| text(pod, "/metadata/name") == name)?;
+    let says_more = |event: &&Value| {
+        let message = text(event, "/message");
+        // "Error: ErrImagePull" and the like
+        let is_bare = message.strip_prefix("Error: ").is_some_and(|rest| !rest.contains(' '));
+        !is_bare && !problem.message.contains(message) && text(event, "/reason") != problem.reason
+    };
+    about(events, text(pod, "/metadata/uid")).filter(says_more).max_by_key(|event| time(event)).map(words)
+}
+
+fn newest<'a>(events: &'a [Value], uid: &str, wanted: impl Fn(&str) -> bool) -> Option<&'a Value> {
+    about(events, uid).filter(|event| wanted(text(event, "/reason"))).max_by_key(|event| time(event))
+}
+
+/// The events about an object, but for those that every pod of a node gets.
+fn about<'a>(events: &'a [Value], uid: &str) -> impl Iterator<Item = &'a Value> {
+    let of_it = move |event: &&Value| !uid.is_empty() && text(event, "/involvedObject/uid") == uid;
+    events.iter().filter(of_it).filter(|event| !OF_EVERY_POD.contains(&text(event, "/reason")))
+}
+
+/// When an event was seen last; as texts, times of one form have their order.
+fn time(event: &Value) -> &str {
+    let times = ["/lastTimestamp", "/series/lastObservedTime", "/eventTime", "/metadata/creationTimestamp"];
+    times.into_iter().map(|pointer| text(event, pointer)).find(|time| !time.is_empty()).unwrap_or_default()
+}
+
+fn words(event: &Value) -> String {
+    let message = text(event, "/message").lines().next().unwrap_or_default();
+    format!("{}: {message}", text(event, "/reason"))
 }
 
 fn is_owned(object: &Value, uid: &str) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     !uid.is_empty() && owners.is_some_and(|owners| owners.iter().any(|owner| text(owner, "/uid") == uid))
-}
-
-fn status_condition<'a>(object: &'a Value, name: &str) -> Option<Condition<'a>> {
-    condition(object.pointer("/status/conditions")?, name)
-}
-
-/// The condition of this type in a list of conditions.
-pub(super) fn condition<'a>(conditions: &'a Value, name: &str) -> Option<Condition<'a>> {
-    let found = conditions.as_array()?.iter().find(|condition| text(condition, "/type") == name)?;
-    let status = text(found, "/status");
-    Some(Condition {
-        is_true: status == "True",
-        is_false: status == "False",
-        reason: text(found, "/reason"),
-        message: text(found, "/message"),
-    })
 }
 
 fn annotation<'a>(object: &'a Value, name: &str) -> &'a str {
@@ -428,14 +348,6 @@ fn label<'a>(object: &'a Value, name: &str) -> &'a str {
 
 fn named<'a>(object: &'a Value, map: &str, name: &str) -> &'a str {
     object.pointer(map).and_then(|map| map.get(name)?.as_str()).unwrap_or_default()
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(value: &Value, pointer: &str) -> Option<u64> {
-    value.pointer(pointer).and_then(Value::as_u64)
 }
 
 #[cfg(test)]

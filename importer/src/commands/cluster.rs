@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sealift_console::{Exit, Failure, Output, escape_line};
 use sealift_format::manifest::{Blob, Manifest};
@@ -25,6 +26,20 @@ pub(crate) struct LedgerArgs {
     /// Namespace of the ledger
     #[arg(long, value_name = "NAMESPACE", default_value = "sealift-system")]
     pub(crate) ledger_namespace: String,
+}
+
+/// How a product is locked against other runs
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LockArgs {
+    /// Seconds that the lock of this run stands after its last sign of life: so long others wait if it dies
+    #[arg(long, value_name = "SECONDS", default_value_t = lock::DURATION.as_secs(), value_parser = clap::value_parser!(u64).range(3..=60))]
+    lock_duration: u64,
+}
+
+impl LockArgs {
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs(self.lock_duration)
+    }
 }
 
 pub(crate) fn kubeconfig(site: &Site) -> Result<PathBuf, Failure> {
@@ -165,6 +180,11 @@ pub(crate) fn ledger_failure(error: &ledger::Error) -> Failure {
         ledger::Error::Cluster(error) => cluster_failure(error),
         ledger::Error::Taken { .. } | ledger::Error::Changed { .. } => Failure::from_error(Exit::Busy, error)
             .hint("look at status, and run the command again when the other run has ended"),
+        ledger::Error::DraftChanged { .. } => Failure::from_error(Exit::Busy, error)
+            .hint("nothing was written; look at it with \"values diff\", then run the same command again"),
+        ledger::Error::Draft { .. } => {
+            Failure::from_error(Exit::Cluster, error).hint("remove that Secret with kubectl: it holds the draft only")
+        }
         ledger::Error::Values { .. } => {
             Failure::from_error(Exit::Cluster, error).hint("give the site's values anew: --reset-values -f FILE")
         }
@@ -208,6 +228,12 @@ pub(crate) fn install_failure(error: &InstallError) -> Failure {
             "look at the values that you give for {release}; if they are right, ask the vendor; nothing in the \
              cluster was changed"
         )),
+        InstallError::StoredVersion { .. } => Failure::from_error(Exit::Refused, error).hint(
+            "ask the vendor for a release in between that still has the version and stores objects in another; nothing \
+             in the cluster was changed",
+        ),
+        InstallError::Crds { .. } | InstallError::NotACrd { .. } => Failure::from_error(Exit::Refused, error)
+            .hint("it is the vendor's mistake: ask for another bundle; nothing in the cluster was changed"),
         InstallError::Values(error @ values::Error::Write { .. })
         | InstallError::Values(error @ values::Error::Read { .. }) => Failure::from_error(Exit::Storage, error),
         InstallError::Values(error) => Failure::from_error(Exit::Usage, error),

@@ -76,6 +76,12 @@ fn describe(manifest: &Manifest) -> String {
         bytes(manifest.stored_size()),
         count(manifest.packs.len(), "pack")
     );
+    if let Some(from) = &manifest.upgrades_from {
+        text += &format!("upgrades from {} (epoch {} seq {}) on\n", escape(&from.version), from.epoch, from.seq);
+    }
+    if let Some(crds) = manifest.crds {
+        text += &format!("CRDs in crds/ of charts: {}\n", crds.as_str());
+    }
     let mut charts = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
     for chart in &manifest.charts {
         charts.row(&[chart.release.as_str(), &chart.name, &chart.version, chart.namespace.as_str()]);

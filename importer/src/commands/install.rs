@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sealift_console::{Exit, Failure, Output, escape_line};
+use sealift_importer::audit::What;
 use sealift_importer::bundle::intake::Opened;
 use sealift_importer::cluster::record::Record;
 use sealift_importer::helm;
@@ -12,15 +13,27 @@ use sealift_importer::marks;
 use sealift_importer::values::Values;
 
 use super::cluster::{agree, ledger_failure, values_failure};
-use super::load::{admit, mark_failure};
-use super::release::{Agreed, Facts, ReleaseArgs, Session, Wish};
+use super::load::{admit, change, mark_failure};
+use super::log::noted;
+use super::release::{Agreed, Facts, ReleaseArgs, SHORT, Session, Wish, is_forbidden, saved};
+use super::values::with_draft;
 use super::{StoreArgs, take_in};
 
 /// Install a bundle, or upgrade to it: verified, planned, loaded, installed, waited for, written down
 #[derive(Debug, clap::Args)]
 pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    wish: WishArgs,
+    /// A plan that "plan --save" wrote: refuse if anything has moved since, else go on without asking
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+}
+
+/// A bundle, and how the site wants it
+#[derive(Debug, clap::Args)]
+pub(crate) struct WishArgs {
     /// The bundle, or - for standard input
-    bundle: PathBuf,
+    pub(crate) bundle: PathBuf,
     /// Values (YAML): one map with the releases as top-level names, "global" for all (can be repeated)
     #[arg(long, short = 'f', value_name = "FILE")]
     values: Vec<PathBuf>,
@@ -34,7 +47,7 @@ pub(crate) struct InstallArgs {
     #[arg(long, value_name = "RELEASE=NAMESPACE", value_parser = pair)]
     namespace: Vec<(String, String)>,
     #[command(flatten)]
-    release: ReleaseArgs,
+    pub(crate) release: ReleaseArgs,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -48,33 +61,61 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
-    let store = store.open()?;
-    let session = Session::new(&args.release, &store, format!("install {}", args.bundle.display()), out)?;
-    let (opened, agreed) = take_in(&args.bundle, &store, &session.trust, out, &mut |opened| {
-        let agreed = session.runtime.block_on(prepare(args, &session, opened))?;
-        agree(args.release.yes, &agreed.plan().text(), out)?;
-        Ok(agreed)
+    let (wish, store) = (&args.wish, store.open()?);
+    let session = Session::new(&wish.release, &store, format!("install {}", wish.bundle.display()), out)?;
+    let report = noted(store.root(), out, |journal| {
+        let (opened, agreed) = take_in(&wish.bundle, &store, &session.trust, out, &mut |opened| {
+            let agreed = session.runtime.block_on(prepare(wish, &session, opened))?;
+            let is_agreed = match &args.plan {
+                Some(file) => saved::check(file, &agreed, &wish.release).map(|()| true)?,
+                None => wish.release.yes,
+            };
+            agree(is_agreed, &agreed.plan().text(SHORT), out)?;
+            let instance = Some(wish.release.instance.clone());
+            journal.begin(What { instance, ..change("install", opened) }, Some(agreed.who()))?;
+            Ok(agreed)
+        })?;
+        let report = session.carry_out(&opened, agreed)?;
+        journal.set_revision(report.revision());
+        marks::advance(&store, opened.vendor.anchor(), &opened.manifest).map_err(|e| mark_failure(&e))?;
+        Ok(report)
     })?;
-    let report = session.carry_out(&opened, agreed)?;
-    marks::advance(&store, opened.vendor.anchor(), &opened.manifest).map_err(|e| mark_failure(&e))?;
     out.result(&report, || report.text("installed"));
     Ok(())
 }
 
-async fn prepare(args: &InstallArgs, session: &Session<'_>, opened: &Opened) -> Result<Agreed, Failure> {
-    let manifest = opened.manifest.get();
-    admit(session.store, opened)?;
-    let facts = session.look(manifest.product.as_str()).await?;
-    let names: Vec<&str> = manifest.charts.iter().map(|c| c.release.as_str()).collect();
-    let kept = kept_values(args, session, &facts).await?;
-    let values = SiteValues::new(kept, &args.values, &args.set, &names).map_err(|e| values_failure(&e))?;
-    let namespaces = namespaces(args, &names, facts.records.last().map(|s| &s.record))?;
-    session.plan(facts, opened, Wish { values, namespaces, restores: None }).await
+/// The plan for a bundle.
+pub(crate) async fn prepare(args: &WishArgs, session: &Session<'_>, opened: &Opened) -> Result<Agreed, Failure> {
+    let (facts, wish) = look(args, session, opened).await?;
+    session.plan(facts, opened, wish).await
 }
 
-async fn kept_values(args: &InstallArgs, session: &Session<'_>, facts: &Facts) -> Result<Values, Failure> {
+/// What there is, and what is wanted.
+pub(crate) async fn look(args: &WishArgs, session: &Session<'_>, opened: &Opened) -> Result<(Facts, Wish), Failure> {
+    let manifest = opened.manifest.get();
+    admit(session.store, opened)?;
+    let mut facts = session.look_if_allowed(manifest.product.as_str()).await?;
+    let names: Vec<&str> = manifest.charts.iter().map(|c| c.release.as_str()).collect();
+    let kept = kept_values(args, session, &mut facts).await?;
+    let of = (manifest.product.as_str(), args.release.instance.as_str());
+    let draft = with_draft(&facts, of, args.reset_values, session.out).await?;
+    let kept = draft.as_ref().filter(|_| !args.reset_values).map_or(kept, |draft| draft.values.clone());
+    let values = SiteValues::new(kept, &args.values, &args.set, &names).map_err(|e| values_failure(&e))?;
+    let values = values.settling(draft);
+    let namespaces = namespaces(args, &names, facts.records.last().map(|s| &s.record))?;
+    Ok((facts, Wish { values, namespaces, restores: None }))
+}
+
+async fn kept_values(args: &WishArgs, session: &Session<'_>, facts: &mut Facts) -> Result<Values, Failure> {
     let Some(last) = facts.records.last().filter(|_| !args.reset_values) else { return Ok(Values::default()) };
-    match facts.ledger.newest_values(&facts.records).await.map_err(|e| ledger_failure(&e))? {
+    let newest = match facts.ledger.newest_values(&facts.records).await {
+        Err(error) if is_forbidden(&error) => {
+            facts.unseen = Some(error);
+            return Ok(Values::default());
+        }
+        newest => newest.map_err(|e| ledger_failure(&e))?,
+    };
+    match newest {
         Some((from, values)) => {
             if last.record.revision != from.record.revision {
                 let title = escape_line(&from.record.title());
@@ -90,11 +131,7 @@ async fn kept_values(args: &InstallArgs, session: &Session<'_>, facts: &Facts) -
     }
 }
 
-fn namespaces(
-    args: &InstallArgs,
-    releases: &[&str],
-    last: Option<&Record>,
-) -> Result<BTreeMap<String, String>, Failure> {
+fn namespaces(args: &WishArgs, releases: &[&str], last: Option<&Record>) -> Result<BTreeMap<String, String>, Failure> {
     // what the site chose before stays chosen
     let mut chosen: BTreeMap<String, String> =
         last.iter().flat_map(|r| &r.charts).map(|c| (c.release.clone(), c.namespace.clone())).collect();

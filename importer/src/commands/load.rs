@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use sealift_console::{Exit, Failure, Output};
 use sealift_format::manifest::Manifest;
+use sealift_importer::audit::What;
 use sealift_importer::bundle::intake::Opened;
 use sealift_importer::images::containerd::TagPolicy;
 use sealift_importer::marks::{self, MarkError};
 use sealift_importer::store::Store;
 
+use super::log::{Journal, noted};
 use super::room::{self, Need};
-use super::target::{Place, RegistryArgs, SiteArgs, owner};
+use super::target::{Loaded, Place, RegistryArgs, SiteArgs, owner};
 use super::{StoreArgs, load_trust, or_removed, runtime, store_failure, take_in};
 
 /// Load a bundle's images into containerd, a registry or an OCI layout (verified first)
@@ -32,24 +34,41 @@ pub(crate) struct LoadArgs {
 
 pub(crate) fn run(args: &LoadArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let store = store.open()?;
+    let loaded = noted(store.root(), out, |journal| load(args, &store, journal, out))?;
+    out.result(&loaded, || loaded.text());
+    Ok(())
+}
+
+fn load(args: &LoadArgs, store: &Store, journal: &mut Journal<'_>, out: &Output) -> Result<Loaded, Failure> {
     let trust = load_trust(store.root())?;
     let site = args.site.find(&[]);
     let runtime = runtime()?;
     let tags = if args.move_tags { TagPolicy::Move } else { TagPolicy::Keep };
-    let (opened, place) = take_in(&args.bundle, &store, &trust, out, &mut |opened| {
-        admit(&store, opened)?;
+    let (opened, place) = take_in(&args.bundle, store, &trust, out, &mut |opened| {
+        admit(store, opened)?;
         let manifest = opened.manifest.get();
         let owner = owner(manifest.vendor.as_str(), manifest.product.as_str(), "default");
         let place = runtime.block_on(args.to.open(&site, &args.registry, &owner, opened.manifest.digest(), tags))?;
         // asked before anything is kept, so that an absent containerd costs nothing
         let images = runtime.block_on(place.survey(opened))?;
-        let own = Need { folder: store.root(), bytes: to_store(&store, manifest), at_least: false };
+        let own = Need { folder: store.root(), bytes: to_store(store, manifest), at_least: false };
         room::check(&std::iter::once(own).chain(images.need()).collect::<Vec<_>>())?;
+        journal.begin(What { detail: Some(args.to.to_string()), ..change("load", opened) }, None)?;
         Ok(place)
     })?;
-    let loaded = runtime.block_on(place.load(&opened, out)).map_err(|e| or_removed(&opened.content, e))?;
-    out.result(&loaded, || loaded.text());
-    Ok(())
+    runtime.block_on(place.load(&opened, out)).map_err(|e| or_removed(&opened.content, e))
+}
+
+/// What a command that takes a bundle in writes into the audit log.
+pub(crate) fn change(command: &str, opened: &Opened) -> What {
+    let manifest = opened.manifest.get();
+    What {
+        command: command.into(),
+        product: Some(manifest.product.to_string()),
+        version: Some(manifest.version.clone()),
+        bundle: Some(opened.manifest.digest()),
+        ..What::default()
+    }
 }
 
 /// Bytes of the packs that the store does not have yet.

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use sealift_console::{Exit, Failure, Output, Table, escape};
+use sealift_importer::audit::What;
 use sealift_importer::bundle::intake::{self, Opened};
 use sealift_importer::mirrors::{self, Action, Mirror, MirrorError};
 use sealift_registry::Endpoint;
 use serde::Serialize;
 
+use super::log::noted;
 use super::target::SiteArgs;
 use super::{StoreArgs, intake_failure, load_trust};
 
@@ -72,7 +74,7 @@ pub(crate) fn run(command: &MirrorsCommand, store: &StoreArgs, out: &Output) -> 
     match command {
         MirrorsCommand::Write(args) => write(args, store, out),
         MirrorsCommand::Show(args) => show(&folder(&args.site)?, out),
-        MirrorsCommand::Remove(args) => remove(args, out),
+        MirrorsCommand::Remove(args) => remove(args, store, out),
     }
 }
 
@@ -113,7 +115,12 @@ fn write(args: &WriteArgs, store: &StoreArgs, out: &Output) -> Result<(), Failur
     }
     let changes = mirrors::plan(&folder, &mirror, &hosts).map_err(|e| failure(&e))?;
     if !args.dry_run {
-        mirrors::write(&changes, args.force).map_err(|e| failure(&e))?;
+        let hosts = hosts.into_iter().collect::<Vec<_>>().join(", ");
+        let detail = format!("{hosts} from {} in {}", args.registry, folder.display());
+        noted(&store.path()?, out, |journal| {
+            journal.begin(change("mirrors write", detail), None)?;
+            mirrors::write(&changes, args.force).map_err(|e| failure(&e))
+        })?;
     }
     let rows: Vec<Written> = changes
         .iter()
@@ -175,10 +182,14 @@ fn show(folder: &Path, out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn remove(args: &RemoveArgs, out: &Output) -> Result<(), Failure> {
+fn remove(args: &RemoveArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let folder = folder(&args.site)?;
     let hosts = (!args.hosts.is_empty()).then(|| args.hosts.iter().cloned().collect());
-    let removed = mirrors::remove(&folder, hosts.as_ref()).map_err(|e| failure(&e))?;
+    let named = if args.hosts.is_empty() { "all hosts".to_string() } else { args.hosts.join(", ") };
+    let removed = noted(&store.path()?, out, |journal| {
+        journal.begin(change("mirrors remove", format!("{named} in {}", folder.display())), None)?;
+        mirrors::remove(&folder, hosts.as_ref()).map_err(|e| failure(&e))
+    })?;
     out.result(&removed, || {
         format!(
             "removed: {}",
@@ -190,6 +201,10 @@ fn remove(args: &RemoveArgs, out: &Output) -> Result<(), Failure> {
         )
     });
     Ok(())
+}
+
+fn change(command: &str, detail: String) -> What {
+    What { command: command.into(), detail: Some(detail), ..What::default() }
 }
 
 fn failure(error: &MirrorError) -> Failure {

@@ -1,5 +1,6 @@
 //! Where images go, as the command line says it, and the failures of each place.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -55,6 +56,19 @@ impl SiteArgs {
             helm: self.helm.clone(),
         };
         Site::find(Path::new("/"), &given, &sealift_importer::site::Environment::of_process(), carried_helm)
+    }
+
+    /// The same arguments for another run of this program.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let path = |path: &Option<PathBuf>| path.clone().map(OsString::from);
+        let given = [
+            ("--containerd-socket", path(&self.containerd_socket)),
+            ("--kubeconfig", path(&self.kubeconfig)),
+            ("--context", self.context.clone().map(OsString::from)),
+            ("--helm", path(&self.helm)),
+            ("--certs-d", path(&self.certs_d)),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some([name.into(), value?])).flatten().collect()
     }
 }
 
@@ -144,6 +158,8 @@ pub(crate) struct ImagePlan {
     pub(crate) place: String,
     pub(crate) images: usize,
     pub(crate) present: usize,
+    /// Those that are missing, or not whole.
+    pub(crate) to_load: Vec<String>,
     pub(crate) bytes_to_send: u64,
     /// Where on this machine they are written to, if that is known.
     pub(crate) folder: Option<PathBuf>,
@@ -169,6 +185,10 @@ impl ImagePlan {
             _ => String::new(),
         }
     }
+}
+
+fn to_load<'a>(images: impl Iterator<Item = (&'a Image, bool)>) -> Vec<String> {
+    images.filter(|(_, is_there)| !is_there).map(|(image, _)| image.reference()).collect()
 }
 
 /// Whose images they are, as containerd keeps it.
@@ -242,13 +262,13 @@ impl Open {
             Self::Dir(path) => {
                 let layout = DirTarget::new(path);
                 let missing = blobs(images).into_iter().filter(|blob| !layout.has(blob));
+                let is_there = |one: &Image| blobs(std::slice::from_ref(one)).into_iter().all(|blob| layout.has(blob));
+                let to_load = to_load(images.iter().map(|image| (image, is_there(image))));
                 Ok(ImagePlan {
                     place: path.display().to_string(),
                     images: images.len(),
-                    present: images
-                        .iter()
-                        .filter(|one| blobs(std::slice::from_ref(one)).into_iter().all(|blob| layout.has(blob)))
-                        .count(),
+                    present: images.len() - to_load.len(),
+                    to_load,
                     bytes_to_send: missing.map(|blob| blob.size).sum(),
                     folder: Some(path.clone()),
                     free_bytes: Some(room::free(path)?.free),
@@ -258,11 +278,13 @@ impl Open {
             }
             Self::Registry(target, _) => {
                 let survey = target.survey(images).await.map_err(|e| registry_failure(&e))?;
+                let to_load = to_load(images.iter().zip(survey.images.iter().map(|found| found.present)));
                 let moving = survey.images.iter().filter(|i| i.tag_now.is_some_and(|now| now != i.digest));
                 Ok(ImagePlan {
                     place: target.endpoint().to_string(),
                     images: images.len(),
-                    present: survey.images.iter().filter(|i| i.present).count(),
+                    present: images.len() - to_load.len(),
+                    to_load,
                     bytes_to_send: survey.missing_bytes,
                     folder: None,
                     free_bytes: None,
@@ -284,11 +306,14 @@ impl Open {
                 // blobs and layers are rarely on two disks: the tighter one counts
                 let spaces = folders.into_iter().map(|folder| room::free(&folder).map(|space| (space.free, folder)));
                 let tightest = spaces.collect::<Result<Vec<_>, _>>()?.into_iter().min();
+                let there = survey.images.iter().map(|found| found.is_complete && found.is_unpacked);
+                let to_load = to_load(images.iter().zip(there));
                 let text = |names: Vec<&NameState>| names.into_iter().map(|n| n.name.clone()).collect();
                 Ok(ImagePlan {
                     place: format!("containerd {}", containerd.version()),
                     images: images.len(),
-                    present: survey.images.iter().filter(|i| i.is_complete && i.is_unpacked).count(),
+                    present: images.len() - to_load.len(),
+                    to_load,
                     bytes_to_send: survey.bytes_to_send,
                     free_bytes: tightest.as_ref().map(|(free, _)| *free),
                     folder: tightest.map(|(_, folder)| folder),

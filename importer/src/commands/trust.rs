@@ -8,9 +8,11 @@ use sealift_console::{Exit, Failure, Output, Table};
 use sealift_format::fingerprint::Fingerprint;
 use sealift_format::trust::Vendor;
 use sealift_format::{Limits, Name};
+use sealift_importer::audit::What;
 use sealift_importer::trust_dir;
 use serde::Serialize;
 
+use super::log::noted;
 use super::{StoreArgs, confirm, trust_failure};
 
 /// Say which vendors are trusted
@@ -98,7 +100,11 @@ fn add(args: &AddArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
             .hint("eight groups of four digits 0-9 a-f and a check letter, as the vendor gave them to you")
     })?;
     let file = read_root(&args.root)?;
-    let vendor = trust_dir::add(&store.open()?, &file, &fingerprint).map_err(|e| trust_failure(&e))?;
+    let store = store.open()?;
+    let vendor = noted(store.root(), out, |journal| {
+        journal.begin(change("trust add", format!("{} by {fingerprint}", args.root.display())), None)?;
+        trust_dir::add(&store, &file, &fingerprint).map_err(|e| trust_failure(&e))
+    })?;
     let row = Row::of(&vendor);
     out.result(&row, || {
         format!("trusted: {} (root {}, fingerprint {})", row.vendor, row.root_version, row.fingerprint)
@@ -129,7 +135,14 @@ fn remove(args: &RemoveArgs, store: &StoreArgs, out: &Output) -> Result<(), Fail
     let vendor = Name::new(&args.vendor).map_err(|e| Failure::from_error(Exit::Usage, &e))?;
     let store = store.open()?;
     confirm(args.yes, &format!("Trust {vendor} no more? Its bundles will be refused."))?;
-    trust_dir::remove(&store, &vendor).map_err(|e| trust_failure(&e))?;
+    noted(store.root(), out, |journal| {
+        journal.begin(change("trust remove", vendor.to_string()), None)?;
+        trust_dir::remove(&store, &vendor).map_err(|e| trust_failure(&e))
+    })?;
     out.result(&Removed { removed: vendor.as_str() }, || format!("no longer trusted: {vendor}"));
     Ok(())
+}
+
+fn change(command: &str, detail: String) -> What {
+    What { command: command.into(), detail: Some(detail), ..What::default() }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sealift_console::{Exit, Failure, Output, count, escape, escape_line};
+use sealift_importer::audit::What;
 use sealift_importer::cluster::Cluster;
 use sealift_importer::cluster::leavings;
 use sealift_importer::cluster::ledger::{self, Finish, Ledger, Stored};
@@ -17,11 +18,13 @@ use sealift_importer::site::Site;
 use serde::Serialize;
 
 use super::cluster::{
-    LedgerArgs, agree, connect, find_helm_of, helm_failure, instance, ledger, ledger_failure, lock_failure, place,
-    run_id,
+    LedgerArgs, LockArgs, agree, connect, find_helm_of, helm_failure, instance, ledger, ledger_failure, lock_failure,
+    place, run_id,
 };
+use super::log::noted;
 use super::release::{give_back, take_lock};
-use super::target::{SiteArgs, owner};
+use super::target::SiteArgs;
+use super::upkeep::{names_of, owner_of};
 use super::{StoreArgs, now, runtime};
 
 /// Remove a product's releases from the cluster; says what it leaves
@@ -42,6 +45,8 @@ pub(crate) struct UninstallArgs {
     site: SiteArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
+    #[command(flatten)]
+    lock: LockArgs,
 }
 
 #[derive(Serialize)]
@@ -84,17 +89,30 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
         holder: run_id()?,
         who: cluster.who().to_string(),
         command: format!("uninstall {}", args.product),
+        duration: args.lock.duration(),
         now,
     };
-    let report = runtime.finish(async {
-        let lock = take_lock(&cluster, &ledger, claim, out).await?;
-        let removal = Removal { args, site: &site, cluster: &cluster, ledger: &ledger, helm: &helm, out };
-        let ended = tokio::select! {
-            ended = removal.run(&history, &releases) => ended,
-            lost = lock.lost() => Err(lock_failure(&lost)),
-        };
-        give_back(lock, out).await;
-        ended
+    let what = What {
+        command: "uninstall".into(),
+        product: Some(args.product.clone()),
+        instance: Some(args.instance.clone()),
+        version: Some(record.version.clone()),
+        revision: Some(record.revision),
+        bundle: Some(record.bundle),
+        detail: None,
+    };
+    let report = noted(store.root(), out, |journal| {
+        journal.begin(what, Some(cluster.who()))?;
+        runtime.finish(async {
+            let lock = take_lock(&cluster, &ledger, claim, out).await?;
+            let removal = Removal { args, site: &site, cluster: &cluster, ledger: &ledger, helm: &helm, out };
+            let ended = tokio::select! {
+                ended = removal.run(&history, &releases) => ended,
+                lost = lock.lost() => Err(lock_failure(&lost)),
+            };
+            give_back(lock, out).await;
+            ended
+        })
     })?;
     out.result(&report, || {
         let left: String = report.left.iter().map(|l| format!("\n  {}", escape(l))).collect();
@@ -165,7 +183,7 @@ impl Removal<'_> {
                     },
                     "packs in the store, and the ledger's records".to_string(),
                     format!(
-                        "Secrets with the site's values, which may hold passwords; this removes them: {}",
+                        "Secrets with the site's values and drafts of them, which may hold passwords; this removes them: {}",
                         ledger::values_removal(&self.args.ledger.ledger_namespace, &record.product, &record.instance)
                     ),
                 ],
@@ -191,16 +209,8 @@ async fn unpin(site: &Site, history: &[Stored]) -> Option<usize> {
     let containerd = Containerd::connect(&socket.path, "k8s.io").await.ok()?;
     let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for record in history.iter().map(|stored| &stored.record) {
-        let of_owner = names.entry(owner(&record.vendor, &record.product, &record.instance)).or_default();
-        for image in &record.images {
-            let repository = image.reference.split('@').next().unwrap_or(&image.reference);
-            let repository = match repository.rsplit_once(':') {
-                Some((name, tag)) if !tag.contains('/') => name,
-                _ => repository,
-            };
-            of_owner.insert(format!("{repository}@{}", image.digest));
-            of_owner.insert(image.reference.clone());
-        }
+        let of_owner = names.entry(owner_of(record)).or_default();
+        of_owner.extend(names_of(record));
     }
     let mut unpinned = 0;
     for (owner, names) in names {

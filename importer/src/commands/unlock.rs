@@ -1,13 +1,15 @@
 //! `unlock`: says who holds a product's lock and whether that run still lives, then removes it if it is wanted.
 
 use sealift_console::{Exit, Failure, Output, escape_line};
+use sealift_importer::audit::What;
 use sealift_importer::cluster::lock::{self, Holder};
 use serde::Serialize;
 
 use super::cluster::{LedgerArgs, agree, cluster_failure, connect, instance};
+use super::log::noted;
 use super::status::age;
 use super::target::SiteArgs;
-use super::{now, runtime};
+use super::{StoreArgs, now, runtime};
 
 /// Remove the lock of a run; says first whether that run still lives
 #[derive(Debug, clap::Args)]
@@ -33,7 +35,7 @@ struct Report {
     is_removed: bool,
 }
 
-pub(crate) fn run(args: &UnlockArgs, out: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &UnlockArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let (runtime, site) = (runtime()?, args.site.find(&[]));
     let (namespace, of) = (args.ledger.ledger_namespace.as_str(), (args.product.as_str(), args.instance.as_str()));
     let (cluster, found) = runtime.block_on(async {
@@ -64,15 +66,26 @@ pub(crate) fn run(args: &UnlockArgs, out: &Output) -> Result<(), Failure> {
     };
     agree(args.yes, &format!("{who}\n{what}\nthe lock will be removed"), out)?;
     // a living run writes it anew every few seconds: what is removed is what stands there now
-    let removed = runtime.block_on(async {
-        let now = lock::look(&cluster, namespace, of.0, of.1).await.map_err(|e| cluster_failure(&e))?;
-        let Some(now) = now.filter(|now| now.holder == holder.holder) else { return Ok(false) };
-        lock::unlock(&cluster, namespace, &now).await.map_err(|e| cluster_failure(&e))
+    noted(&store.path()?, out, |journal| {
+        let what = What {
+            command: "unlock".into(),
+            product: Some(args.product.clone()),
+            instance: Some(args.instance.clone()),
+            detail: Some(format!("lock of {}, which {}", holder.who, if is_alive { "lives" } else { "is dead" })),
+            ..What::default()
+        };
+        journal.begin(what, Some(cluster.who()))?;
+        let removed = runtime.block_on(async {
+            let now = lock::look(&cluster, namespace, of.0, of.1).await.map_err(|e| cluster_failure(&e))?;
+            let Some(now) = now.filter(|now| now.holder == holder.holder) else { return Ok(false) };
+            lock::unlock(&cluster, namespace, &now).await.map_err(|e| cluster_failure(&e))
+        })?;
+        if removed {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Busy, "somebody else has taken or released the lock meanwhile")
+            .hint("nothing was changed; run the same command again"))
     })?;
-    if !removed {
-        return Err(Failure::new(Exit::Busy, "somebody else has taken or released the lock meanwhile")
-            .hint("nothing was changed; run the same command again"));
-    }
     let report = Report { lock: Some(holder), is_alive, is_removed: true };
     out.result(&report, || "the lock is removed".to_string());
     Ok(())

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::Error;
 use super::reexec::REEXEC;
+use crate::values::Secrets;
 
 /// The most that is held of what Helm prints: 64 MiB.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 20;
@@ -34,6 +35,7 @@ pub struct Launcher {
     home: PathBuf,
     kubeconfig: Option<PathBuf>,
     context: Option<String>,
+    pub(super) secrets: Secrets,
 }
 
 /// One run of Helm.
@@ -66,6 +68,7 @@ impl Launcher {
             home: home.to_path_buf(),
             kubeconfig: kubeconfig.map(Path::to_path_buf),
             context: context.map(str::to_string),
+            secrets: Secrets::default(),
         }
     }
 
@@ -102,7 +105,7 @@ impl Launcher {
             let _gone = child.kill().await;
         }
         let action = || run.action.to_string();
-        let stderr = || last_lines(&err);
+        let stderr = || self.secrets.hide(&last_lines(&err));
         match ended {
             Ended::Exited(status) if status.success() => Ok(String::from_utf8_lossy(&out).into_owned()),
             Ended::Exited(status) => Err(match status.code() {

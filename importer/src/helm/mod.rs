@@ -21,6 +21,7 @@ pub use parse::{Release, Revision, Status};
 pub use reexec::{MAX_CPU_SECONDS, MAX_MEMORY_BYTES, REEXEC, ReexecError, reexec};
 
 use crate::site::Place;
+use crate::values::Secrets;
 use child::Run;
 use error::{chain, check_names, is_absent};
 
@@ -70,6 +71,8 @@ pub struct Upgrade<'a> {
     pub description: &'a str,
     /// Whether fields that somebody else has changed in the cluster are taken back. Helm 3 always does so.
     pub take_fields: bool,
+    /// Whether the chart's `crds/` are left out when the release is made; an upgrade never touches them.
+    pub skip_crds: bool,
 }
 
 /// What to render.
@@ -135,6 +138,13 @@ impl Helm {
         Ok(Self { version, ..helm })
     }
 
+    /// The same; none of these secrets is in an error, where Helm and charts quote values.
+    #[must_use]
+    pub fn hiding(mut self, secrets: Secrets) -> Self {
+        self.launcher.secrets = secrets;
+        self
+    }
+
     /// Where it is, and who said so.
     #[must_use]
     pub fn place(&self) -> &Place {
@@ -167,6 +177,17 @@ impl Helm {
         self.read(&format!("render {}", render.release), args).await
     }
 
+    /// The files of a chart's `crds/`, one after another; empty if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of any run.
+    pub async fn crds(&self, chart: &Path) -> Result<String, Error> {
+        let mut args = strings(["show", "crds"]);
+        args.push(absolute(chart));
+        self.read("show the CRDs of a chart", args).await
+    }
+
     /// Installs a release or upgrades it, and returns its newest revision.
     ///
     /// If `stop` resolves first, Helm is told to end (it marks the release failed, and is killed if it has
@@ -190,6 +211,7 @@ impl Helm {
         args.extend(strings(["--history-max", &upgrade.keep.to_string()]));
         args.extend(self.wait_args(upgrade.wait));
         args.extend((upgrade.take_fields && self.version.major >= 4).then(|| "--force-conflicts".into()));
+        args.extend(upgrade.skip_crds.then(|| "--skip-crds".into()));
         if !upgrade.description.is_empty() {
             args.extend(strings(["--description", upgrade.description]));
         }

@@ -8,7 +8,8 @@ use sealift_console::stop::Stopped;
 use crate::cluster;
 use crate::cluster::ledger;
 use crate::helm;
-use crate::values;
+use crate::values::{self, Secrets};
+use crate::yaml::YamlError;
 
 /// Why an installation failed. What has been installed before it stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,34 @@ pub enum InstallError {
         release: String,
         /// Helm's words.
         source: Box<helm::Error>,
+    },
+    /// The text of a chart's CRDs cannot be read.
+    #[error("cannot read the CRDs of chart {chart}")]
+    Crds {
+        /// Its name and version.
+        chart: String,
+        /// What is wrong with it.
+        source: YamlError,
+    },
+    /// Something in a chart's `crds/` is no CRD.
+    #[error("chart {chart} has {object} in its crds/, where only CRDs (apiextensions.k8s.io/v1) are applied")]
+    NotACrd {
+        /// Its name and version.
+        chart: String,
+        /// Kind and name of the object.
+        object: String,
+    },
+    /// A CRD would lose a version in which the cluster may have stored objects.
+    #[error(
+        "chart {chart} has the CRD {crd} without version {version}, in which this cluster has stored objects of that kind"
+    )]
+    StoredVersion {
+        /// Its name and version.
+        chart: String,
+        /// The CRD.
+        crd: String,
+        /// The version.
+        version: String,
     },
     /// Values.
     #[error(transparent)]
@@ -55,6 +84,14 @@ pub enum InstallError {
 }
 
 impl InstallError {
+    /// The same; none of these secrets is in what containers and Kubernetes said.
+    pub(super) fn hiding(self, secrets: &Secrets) -> Self {
+        match self {
+            Self::Cluster(error) => Self::Cluster(error.hiding(secrets)),
+            other => other,
+        }
+    }
+
     /// Whether nothing more can be done now: the API server is away, or the ledger is not ours to write.
     #[must_use]
     pub fn is_out_of_reach(&self) -> bool {

@@ -4,8 +4,10 @@
 //! Images are loaded before; see [`crate::images`]. Helm does the installing; what is waited for here
 //! ends early when something cannot become ready.
 
+mod crds;
 mod failure;
 pub mod plan;
+pub mod preview;
 mod release;
 pub mod values;
 
@@ -117,6 +119,8 @@ impl Installer<'_> {
         let deadline = Instant::now() + self.timeout;
         let mut record = begun.record.clone();
         let result = self.bring(job, &sound, &mut record, deadline).await;
+        // the ledger keeps it
+        let result = result.map_err(|error| error.hiding(&job.values.secrets()));
         let (outcome, message) = match &result {
             Ok(_) => (Outcome::Installed, String::new()),
             Err(error) if stop::is_requested() => (Outcome::Interrupted, chain(error)),
@@ -157,22 +161,19 @@ impl Installer<'_> {
         Ok(self.ledger.update(failed, &record).await?)
     }
 
-    /// Renders every chart with its values, as a try: nothing in the cluster is changed.
+    /// Renders every chart with its values and looks at its CRDs, as a try: nothing in the cluster is changed.
     ///
     /// # Errors
     ///
-    /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError`].
+    /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError::StoredVersion`];
+    /// [`InstallError`].
     pub async fn try_charts(&self, job: &Job<'_>) -> Result<(), InstallError> {
         for release in job.releases {
             let files = self.files(job.content, release)?;
-            match self.render(release, &files).await {
-                Err(InstallError::Helm(source @ helm::Error::Failed { .. })) => {
-                    let Chart { name, version, release, .. } = &release.chart;
-                    let (chart, release) = (format!("{name} {version}"), release.to_string());
-                    return Err(InstallError::Chart { chart, release, source: Box::new(source) });
-                }
-                rendered => rendered.map(drop)?,
-            }
+            self.check_crds(job, release, &files).await?;
+            let newest = self.helm.latest(release.chart.release.as_str(), &release.namespace).await?;
+            let rendered = self.render(release, &files, newest.is_some(), false).await;
+            rendered.map_err(|error| of_chart(error, &release.chart))?;
         }
         Ok(())
     }
@@ -331,6 +332,18 @@ impl Installer<'_> {
 pub fn values_digest(chart: &Chart, site: &Values) -> Digest {
     let defaults: String = chart.values.iter().map(|v| format!("{}\n", v.digest)).collect();
     Digest::of(format!("{defaults}{}", site.to_json()).as_bytes())
+}
+
+// It is the chart that refuses its values or this cluster.
+fn of_chart(error: InstallError, chart: &Chart) -> InstallError {
+    match error {
+        InstallError::Helm(source @ helm::Error::Failed { .. }) => InstallError::Chart {
+            chart: format!("{} {}", chart.name, chart.version),
+            release: chart.release.to_string(),
+            source: Box::new(source),
+        },
+        error => error,
+    }
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealift_console::stop;
 use sealift_format::Digest;
-use sealift_format::manifest::Chart;
+use sealift_format::manifest::{Chart, CrdPolicy};
 
 use super::plan::{Change, Release};
-use super::{InstallError, Installer, Job, chain};
+use super::{InstallError, Installer, Job, chain, crds};
 use crate::bundle::content::BundleContent;
 use crate::cluster::changes::{Change as ObjectChange, Owner};
 use crate::cluster::objects::objects;
@@ -24,7 +24,7 @@ const MAX_CHART: u64 = 64 << 20;
 
 /// A release's chart and values, written out for Helm.
 pub(super) struct Files {
-    chart: PathBuf,
+    pub(super) chart: PathBuf,
     values: Vec<PathBuf>,
 }
 
@@ -52,10 +52,15 @@ impl Installer<'_> {
     }
 
     // Without the cluster; a chart that fails so may look things up in it.
-    pub(super) async fn render(&self, release: &Release, files: &Files) -> Result<String, InstallError> {
+    pub(super) async fn render(
+        &self,
+        release: &Release,
+        files: &Files,
+        upgrade: bool,
+        crds: bool,
+    ) -> Result<String, InstallError> {
         let name = release.chart.release.as_str();
         let version = self.cluster.version().await?;
-        let newest = self.helm.latest(name, &release.namespace).await?;
         let mut render = helm::Render {
             release: name,
             namespace: &release.namespace,
@@ -63,8 +68,8 @@ impl Installer<'_> {
             values: &files.values,
             kube_version: &version,
             api_versions: &[],
-            upgrade: newest.is_some(),
-            crds: false,
+            upgrade,
+            crds,
             server: false,
         };
         match self.helm.render(&render).await {
@@ -78,11 +83,14 @@ impl Installer<'_> {
 
     pub(super) async fn release(&self, job: &Job<'_>, release: &Release, left: Duration) -> Result<u64, InstallError> {
         let name = release.chart.release.as_str();
+        let begun = Instant::now();
         stop::check()?;
         self.repair(name, &release.namespace, left).await?;
         self.cluster.ensure_namespace(&release.namespace).await?;
         let files = self.files(job.content, release)?;
-        let watched = match self.render(release, &files).await {
+        self.apply_crds(job, release, &files, left).await?;
+        let is_there = self.helm.latest(name, &release.namespace).await?.is_some();
+        let watched = match self.render(release, &files, is_there, false).await {
             Ok(rendered) => {
                 let mut watched = targets(&rendered, &release.namespace, name)?;
                 watched.extend(hook_targets(&rendered, &release.namespace, name)?);
@@ -100,16 +108,17 @@ impl Installer<'_> {
             chart: &files.chart,
             values: &files.values,
             wait: Wait::Ready,
-            timeout: left,
+            timeout: left.saturating_sub(begun.elapsed()),
             keep: HELM_HISTORY,
             description: &format!("Sealift: {} {}", job.manifest.get().product, job.manifest.get().version),
             take_fields: false,
+            skip_crds: crds::policy(job) == CrdPolicy::Skip,
         };
         let earlier = self.earlier(release).await?;
         match self.attempt(&upgrade, earlier, &watched).await {
             // what somebody changed by hand is the product's again
-            Err(InstallError::Helm(helm::Error::Failed { stderr, .. })) if stderr.contains("conflict with") => {
-                self.steps.step(&format!("taking back what somebody else has changed in {name}: {stderr}"));
+            Err(InstallError::Helm(error)) if is_conflict(&error) => {
+                self.steps.step(&format!("taking back what somebody else has changed in {name}: {}", chain(&error)));
                 upgrade.take_fields = true;
                 self.attempt(&upgrade, earlier, &watched).await
             }
@@ -140,7 +149,8 @@ impl Installer<'_> {
         let mut progress = |text: &str| self.steps.step(text);
         let mut problem = None;
         let stop = async {
-            let error = self.cluster.first_problem(watched, &known, &mut progress).await;
+            // Helm gives each hook the whole time; a run has one deadline
+            let error = self.cluster.first_problem(watched, &known, upgrade.timeout, &mut progress).await;
             let text = error.to_string();
             problem = Some(error);
             text
@@ -151,6 +161,16 @@ impl Installer<'_> {
         };
         match (installed, problem) {
             (Err(helm::Error::Stopped { .. }), Some(problem)) => Err(problem.into()),
+            // what Helm has seen first, a hook that failed for example, has a pod and last lines as well
+            (Err(failed @ helm::Error::Failed { .. }), None) if !is_conflict(&failed) => {
+                match self.cluster.final_problem(watched, &known).await {
+                    Some(problem) => {
+                        self.steps.step(&chain(&failed));
+                        Err(problem.into())
+                    }
+                    None => Err(failed.into()),
+                }
+            }
             (installed, _) => Ok(installed?.revision),
         }
     }
@@ -204,4 +224,8 @@ impl Installer<'_> {
         files.push(site);
         Ok(Files { chart, values: files })
     }
+}
+
+fn is_conflict(error: &helm::Error) -> bool {
+    matches!(error, helm::Error::Failed { stderr, .. } if stderr.contains("conflict with"))
 }

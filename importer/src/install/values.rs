@@ -4,13 +4,22 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use sealift_format::manifest::Manifest;
+use serde_json::{Map, Value};
 
-use crate::values::{Error, Values};
+use super::plan::Release;
+use super::{InstallError, Installer, of_chart};
+use crate::bundle::content::BundleContent;
+use crate::cluster::ledger::Draft;
+use crate::values::{Error, Secrets, Values};
+use crate::yaml::YamlLimits;
 
 /// The site's values for a product.
 #[derive(Clone, Default)]
-pub struct SiteValues(Values);
+pub struct SiteValues {
+    whole: Values,
+    draft: Option<Draft>,
+}
 
 /// Why site values are not taken.
 #[derive(Debug, thiserror::Error)]
@@ -43,40 +52,109 @@ impl SiteValues {
         for set in sets {
             given.set(set)?;
         }
-        let known = |name: &str| name == "global" || releases.contains(&name);
-        if let Some(name) = given.names().find(|name| !known(name)) {
+        let given = Self::given(given, releases)?;
+        let mut whole = kept.retain(|name| is_known(name, releases));
+        whole.merge(given.whole);
+        Ok(Self { whole, draft: None })
+    }
+
+    /// Those that are given as a whole, with nothing of what was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`SiteValuesError::NoRelease`].
+    pub fn given(values: Values, releases: &[&str]) -> Result<Self, SiteValuesError> {
+        if let Some(name) = values.names().find(|name| !is_known(name, releases)) {
             return Err(SiteValuesError::NoRelease { name: name.to_string(), releases: releases.join(", ") });
         }
-        let mut all = kept.retain(known);
-        all.merge(given);
-        Ok(Self(all))
+        Ok(Self::kept(values))
     }
 
     /// Those that a revision was installed with, as they were.
     #[must_use]
     pub fn kept(values: Values) -> Self {
-        Self(values)
+        Self { whole: values, draft: None }
+    }
+
+    /// The same; that draft is in them, or forgotten by them, and has done its service once they are installed.
+    #[must_use]
+    pub fn settling(self, draft: Option<Draft>) -> Self {
+        Self { draft, ..self }
+    }
+
+    /// The draft that has done its service once these values are installed.
+    #[must_use]
+    pub fn draft(&self) -> Option<&Draft> {
+        self.draft.as_ref()
+    }
+
+    /// What of them is shown nowhere.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets {
+        self.whole.secrets()
     }
 
     /// All of them, to be kept.
     #[must_use]
     pub fn whole(&self) -> &Values {
-        &self.0
+        &self.whole
     }
 
     /// Those of one release, with `global` among them; what the release says of `global` itself wins.
     #[must_use]
     pub fn of(&self, release: &str) -> Values {
-        let mut values = match self.0.get(release) {
+        let mut values = match self.whole.get(release) {
             Some(Value::Object(map)) => Values::from(map.clone()),
             _ => Values::default(),
         };
-        if let Some(global) = self.0.get("global") {
+        if let Some(global) = self.whole.get("global") {
             let mut shared = Values::from(serde_json::Map::from_iter([("global".to_string(), global.clone())]));
             shared.merge(values);
             values = shared;
         }
         values
+    }
+
+    /// What Helm is given for each release: the vendor's values with the site's over them. The defaults inside the
+    /// charts are not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`SiteValuesError::Values`] if the vendor's cannot be read.
+    pub fn with_vendors(&self, manifest: &Manifest, content: &BundleContent) -> Result<Values, SiteValuesError> {
+        let mut all = Map::new();
+        for chart in &manifest.charts {
+            let mut values = Values::default();
+            for blob in &chart.values {
+                let origin = format!("the bundle for {}", chart.release);
+                let unread = |source| Error::Read { path: origin.clone().into(), source };
+                let bytes = content.read(&blob.digest, YamlLimits::VALUES.bytes as u64).map_err(unread)?;
+                values.merge(Values::parse(&String::from_utf8_lossy(&bytes), &origin)?);
+            }
+            values.merge(self.of(chart.release.as_str()));
+            all.insert(chart.release.to_string(), values.to_value());
+        }
+        Ok(all.into())
+    }
+}
+
+fn is_known(name: &str, releases: &[&str]) -> bool {
+    name == "global" || releases.contains(&name)
+}
+
+impl Installer<'_> {
+    /// Renders the charts of releases that are installed with other values, as a try: the cluster is not changed.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError::Chart`] if a chart refuses its values; [`InstallError`].
+    pub async fn try_values(&self, content: &BundleContent, releases: &[Release]) -> Result<(), InstallError> {
+        for release in releases {
+            let files = self.files(content, release)?;
+            let rendered = self.render(release, &files, true, false).await;
+            rendered.map_err(|error| of_chart(error, &release.chart))?;
+        }
+        Ok(())
     }
 }
 

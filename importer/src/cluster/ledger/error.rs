@@ -66,4 +66,16 @@ pub enum Error {
         /// The Secret.
         name: String,
     },
+    /// The draft of the site values cannot be read.
+    #[error("cannot read the draft of the site values, Secret {name}")]
+    Draft {
+        /// The Secret.
+        name: String,
+    },
+    /// Somebody changed the draft since it was read.
+    #[error("somebody else has changed the draft of the site values, Secret {name}")]
+    DraftChanged {
+        /// The Secret.
+        name: String,
+    },
 }

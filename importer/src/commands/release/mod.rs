@@ -1,38 +1,47 @@
 //! What `install` and `rollback` share: look, plan, ask, load, install, wait, write down; and the way back.
 
 mod check;
+mod draft;
+mod note;
 mod plan;
+pub(crate) mod saved;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sealift_console::{Exit, Failure, Output, escape, escape_line, stop};
+use sealift_format::Digest;
+use sealift_format::manifest::CrdPolicy;
 use sealift_format::trust::TrustStore;
 use sealift_importer::bundle::intake::{self, Opened};
-use sealift_importer::cluster::Cluster;
 use sealift_importer::cluster::ledger::{self, Ledger, Stored, current};
 use sealift_importer::cluster::lock::{self, Claim, Lock};
 use sealift_importer::cluster::record::{Outcome, Record};
+use sealift_importer::cluster::{self, Cluster};
 use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::TagPolicy;
-use sealift_importer::install::plan::{Release, dropped, releases, removal};
+use sealift_importer::install::plan::{Release, dropped, removal};
 use sealift_importer::install::values::SiteValues;
-use sealift_importer::install::{Done, InstallError, Installer, Job};
-use sealift_importer::site::{Origin, Site};
+use sealift_importer::install::{Done, Installer, Job};
+use sealift_importer::site::Site;
 use sealift_importer::store::Store;
 use tempfile::TempDir;
 
-use check::{check_nodes, check_owners, check_releases};
+use check::{check_nodes, check_owners, check_releases, check_stop};
 use plan::{Plan, Report};
 
 use super::cluster::{
-    LedgerArgs, carried_helm, carries_helm, connect, find_helm, helm_failure, in_order, install_failure, instance,
-    ledger, ledger_failure, lock_failure, place, run_id,
+    LedgerArgs, LockArgs, carried_helm, connect, find_helm, in_order, install_failure, instance, ledger,
+    ledger_failure, lock_failure, place, run_id,
 };
 use super::load::to_store;
 use super::room::{self, Need};
 use super::target::{Loaded, Open, Place, RegistryArgs, SiteArgs, owner};
+use super::values::settle;
 use super::{Runtime, load_trust, now, or_removed, runtime};
+
+/// How many lines about objects stand in a plan that is agreed to.
+pub(crate) const SHORT: usize = 20;
 
 /// How a product is brought to a revision
 #[derive(Debug, clap::Args)]
@@ -66,6 +75,8 @@ pub(crate) struct ReleaseArgs {
     registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) ledger: LedgerArgs,
+    #[command(flatten)]
+    lock: LockArgs,
 }
 
 fn images_place(text: &str) -> Result<Place, String> {
@@ -97,6 +108,10 @@ pub(crate) struct Facts {
     /// The records of the product since it was last uninstalled.
     pub(crate) records: Vec<Stored>,
     all: Vec<Stored>,
+    /// Why the ledger cannot be read, if permission for that is missing.
+    pub(crate) unseen: Option<ledger::Error>,
+    /// Whether a plan looks at objects and permissions too; going back does not wait for that.
+    closely: bool,
 }
 
 /// What is wanted, whatever it comes from.
@@ -111,6 +126,7 @@ pub(crate) struct Wish {
 /// What was found out and agreed to before anything was kept.
 pub(crate) struct Agreed {
     plan: Plan,
+    bundle: Digest,
     place: Open,
     images: String,
     cluster: Cluster,
@@ -120,6 +136,8 @@ pub(crate) struct Agreed {
     values: SiteValues,
     restores: Option<u64>,
     records: Vec<Stored>,
+    /// Whether the charts were tried already.
+    is_tried: bool,
 }
 
 impl<'a> Session<'a> {
@@ -148,15 +166,27 @@ impl<'a> Session<'a> {
 
     /// Asks the cluster for everything that is known of a product.
     pub(crate) async fn look(&self, product: &str) -> Result<Facts, Failure> {
+        let facts = self.look_if_allowed(product).await?;
+        facts.unseen.as_ref().map_or(Ok(()), |error| Err(ledger_failure(error)))?;
+        Ok(facts)
+    }
+
+    /// The same; that permission is missing for it is one of the facts.
+    pub(crate) async fn look_if_allowed(&self, product: &str) -> Result<Facts, Failure> {
         let cluster = connect(&self.site, self.args.site.context.as_deref()).await?;
         let ledger = ledger(&cluster, &self.args.ledger);
-        let mut look = ledger.look(None).await.map_err(|e| ledger_failure(&e))?;
+        let (mut look, unseen) = match ledger.look(None).await {
+            Ok(look) => (look, None),
+            Err(error) if is_forbidden(&error) => (ledger::Look::default(), Some(error)),
+            Err(error) => return Err(ledger_failure(&error)),
+        };
         let history = look.history(product, &self.args.instance).map_err(|e| ledger_failure(&e))?;
         for unreadable in &look.unreadable {
             let text = format!("the ledger's record {} cannot be read: {}", unreadable.name, unreadable.error);
             self.out.warn(escape_line(&text));
         }
-        Ok(Facts { cluster, ledger, records: current(&history).to_vec(), all: look.records })
+        let records = current(&history).to_vec();
+        Ok(Facts { cluster, ledger, records, all: look.records, unseen, closely: true })
     }
 
     /// Works out what a wish would do; changes nothing.
@@ -167,30 +197,25 @@ impl<'a> Session<'a> {
             ledger::check_vendor(newest, vendor).map_err(|e| ledger_failure(&e))?;
         }
         let to = self.images_to(&facts.records);
-        if to == Place::Containerd {
-            check_nodes(&facts.cluster).await?;
-        }
         let installed = installed(&facts.records);
         let record = installed.map(|s| &s.record);
-        let mut wanted = releases(manifest, record, &wish.values, |chart| {
-            let chosen = wish.namespaces.get(chart.release.as_str());
-            chosen.cloned().unwrap_or_else(|| chart.namespace.to_string())
-        });
-        for release in &mut wanted {
-            let earlier = wish.restores.iter().flat_map(|record| &record.charts);
-            let same = |c: &&sealift_importer::cluster::record::ChartRecord| {
-                c.release == release.chart.release.as_str() && c.namespace == release.namespace
-            };
-            release.helm_revision = earlier.clone().find(same).and_then(|chart| chart.helm_revision);
+        if let Some(record) = record.filter(|_| wish.restores.is_none()) {
+            check_stop(manifest, record)?;
         }
+        let wanted = self.wanted(&facts, manifest, &wish);
         check_owners(&wanted, (product, &args.instance), &facts.all)?;
-        let is_given = self.site.helm.iter().any(|place| place.origin == Origin::Given);
-        if is_given || !carries_helm(manifest) {
-            if self.site.helm.is_empty() {
-                return Err(helm_failure(&sealift_importer::helm::Error::NotFound));
-            }
-            let helm = find_helm(&self.site, args.site.context.as_deref(), self.folder.path()).await?;
-            check_releases(&helm, &wanted, &facts.records).await?;
+        let helm = self.early_helm(opened).await?.map(|helm| helm.hiding(wish.values.secrets()));
+        let mut draft = None;
+        if facts.closely {
+            let made = self.draft(&facts, opened, &wanted, helm.as_ref()).await?;
+            self.check_permissions(&facts, &made.needed).await?;
+            draft = made.sketches;
+        }
+        if to == Place::Containerd {
+            check_nodes(&facts.cluster, self.out).await?;
+        }
+        if let Some(helm) = &helm {
+            check_releases(helm, &wanted, &facts.records).await?;
         }
         let owner = owner(vendor, product, &args.instance);
         let digest = opened.manifest.digest();
@@ -205,13 +230,20 @@ impl<'a> Session<'a> {
             .hint("--take-tags moves them to the bundle's images, which changes what others run by these names; nothing was changed"));
         }
         let dropped = dropped(&wanted, &facts.records);
+        let previews = match (&helm, &draft) {
+            (Some(helm), Some(sketches)) => Some(self.previews(&facts, helm, &wanted, sketches).await?),
+            _ => None,
+        };
+        let removals = self.removals(&facts, helm.as_ref().filter(|_| facts.closely), &dropped).await?;
+        let applied = manifest.crds.unwrap_or_default() == CrdPolicy::Apply && wish.restores.is_none();
         let plan = Plan {
             product: manifest.product.to_string(),
             version: manifest.version.clone(),
             installed: record.map(|r| r.version.clone()),
             cluster: place(&facts.cluster, &self.site),
-            releases: plan::of(&wanted),
-            releases_to_remove: dropped.iter().map(|(name, namespace)| format!("{name} in {namespace}")).collect(),
+            releases: plan::of(&wanted, draft.as_deref(), previews, applied),
+            releases_to_remove: removals,
+            crds: manifest.crds.unwrap_or_default(),
             images,
             bytes_to_store: to_store(self.store, manifest),
             store: self.store.root().to_path_buf(),
@@ -219,8 +251,9 @@ impl<'a> Session<'a> {
         };
         let own = Need { folder: self.store.root(), bytes: plan.bytes_to_store, at_least: false };
         room::check(&std::iter::once(own).chain(plan.images.need()).collect::<Vec<_>>())?;
-        Ok(Agreed {
+        let agreed = Agreed {
             plan,
+            bundle: digest,
             place: target,
             images: to.to_string(),
             cluster: facts.cluster,
@@ -230,7 +263,12 @@ impl<'a> Session<'a> {
             values: wish.values,
             restores: wish.restores.map(|record| record.revision),
             records: facts.records,
-        })
+            is_tried: draft.is_some(),
+        };
+        if let (Some(helm), Some(_)) = (&helm, &draft) {
+            self.try_charts(opened, &agreed, helm).await?;
+        }
+        Ok(agreed)
     }
 
     /// Does what was agreed to, alone; if it fails, the product goes back to what ran before.
@@ -238,14 +276,17 @@ impl<'a> Session<'a> {
         let helm = self.runtime.block_on(self.helm(opened, &agreed))?;
         self.out.note(format!("helm {} ({})", helm.version(), helm.place().path.display()));
         let job = agreed.job(opened, self.args);
-        let refused = |e: InstallError| or_removed(&opened.content, install_failure(&e));
-        let installer = self.installer(&agreed, &helm);
-        self.runtime.block_on(async { installer.try_charts(&job).await.map_err(refused) })?;
+        let installer = self.installer((&agreed.cluster, &agreed.ledger), &helm);
+        if !agreed.is_tried {
+            self.runtime.block_on(self.try_charts(opened, &agreed, &helm))?;
+        }
         let (done, loaded) = self.runtime.finish(async {
             let lock = self.lock(&agreed).await?;
             let work = async {
                 agreed.check_unmoved(&self.args.instance).await?;
-                self.bring(opened, &agreed, &installer, &job).await
+                let done = self.bring(opened, &agreed, &installer, &job).await?;
+                settle(&agreed.ledger, (&agreed.plan.product, &self.args.instance), &agreed.values, self.out).await;
+                Ok(done)
             };
             let ended = tokio::select! {
                 ended = work => ended,
@@ -274,8 +315,11 @@ impl<'a> Session<'a> {
         if self.args.keep_failed || stop::is_requested() || failed.is_out_of_reach() {
             return Err(failure);
         }
-        match self.go_back(agreed, installer).await {
-            Ok(text) => Err(failure.hint(text)),
+        let journal = self.begin_going_back(agreed);
+        let back = self.go_back(agreed, installer).await;
+        journal.end(&back);
+        match back {
+            Ok(text) => Err(failure.instead(text)),
             Err(error) => Err(failure.hint(format!("going back failed as well: {}", error.message()))),
         }
     }
@@ -293,9 +337,11 @@ impl<'a> Session<'a> {
         self.out.note(format!("going back to {}", escape_line(&before.record.title())));
         let opened = self.reopen(&before.record)?;
         let values = agreed.ledger.values(before).await.map_err(|e| ledger_failure(&e))?;
-        let facts = self.look(&before.record.product).await?;
+        let facts = Facts { closely: false, ..self.look(&before.record.product).await? };
         let wish = Wish::of(&before.record, SiteValues::kept(values));
         let back = self.plan(facts, &opened, wish).await?;
+        let helm = installer.helm.clone().hiding(back.values.secrets());
+        let installer = Installer { helm: &helm, ..*installer };
         self.load(&opened, &back.place).await?;
         let done = installer.run(&back.job(&opened, self.args)).await.map_err(|e| install_failure(&e))?;
         Ok(format!(
@@ -331,13 +377,13 @@ impl<'a> Session<'a> {
         // asked again, for the bundle's own Helm is known only now
         let helm = find_helm(&site, self.args.site.context.as_deref(), self.folder.path()).await?;
         check_releases(&helm, &agreed.releases, &agreed.records).await?;
-        Ok(helm)
+        Ok(helm.hiding(agreed.values.secrets()))
     }
 
-    fn installer<'s>(&'s self, agreed: &'s Agreed, helm: &'s Helm) -> Installer<'s> {
+    fn installer<'s>(&'s self, (cluster, ledger): (&'s Cluster, &'s Ledger), helm: &'s Helm) -> Installer<'s> {
         Installer {
-            cluster: &agreed.cluster,
-            ledger: &agreed.ledger,
+            cluster,
+            ledger,
             helm,
             folder: self.folder.path(),
             timeout: Duration::from_secs(self.args.timeout),
@@ -354,6 +400,7 @@ impl<'a> Session<'a> {
             holder: run_id()?,
             who: agreed.cluster.who().to_string(),
             command: self.command.clone(),
+            duration: self.args.lock.duration(),
             now,
         };
         take_lock(&agreed.cluster, &agreed.ledger, claim, self.out).await
@@ -393,6 +440,11 @@ pub(crate) async fn give_back(lock: Lock, out: &Output) {
     if let Err(error) = lock.release().await {
         out.warn(escape_line(&format!("the lock is not given back and will expire: {error}")));
     }
+}
+
+/// Whether a permission is missing.
+pub(crate) fn is_forbidden(error: &ledger::Error) -> bool {
+    matches!(error, ledger::Error::Cluster(cluster::Error::Forbidden { .. }))
 }
 
 /// The revision that runs.

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sealift_console::{Table, bytes, escape, escape_line};
+use sealift_console::{Table, bytes, count, escape, escape_line};
+use sealift_format::manifest::CrdPolicy;
+use sealift_importer::cluster::changes::{Change as ObjectState, ObjectChange};
 use sealift_importer::cluster::objects::ObjectRef;
 use sealift_importer::cluster::record::Record;
 use sealift_importer::install::Done;
 use sealift_importer::install::plan::{Change, Release};
+use sealift_importer::install::preview::{Preview, Sketch};
 use serde::Serialize;
 
 use crate::commands::target::{ImagePlan, Loaded};
@@ -19,7 +22,8 @@ pub(crate) struct Plan {
     pub(super) installed: Option<String>,
     pub(super) cluster: String,
     pub(super) releases: Vec<ReleasePlan>,
-    pub(super) releases_to_remove: Vec<String>,
+    pub(super) releases_to_remove: Vec<Removal>,
+    pub(super) crds: CrdPolicy,
     pub(super) images: ImagePlan,
     pub(super) bytes_to_store: u64,
     pub(super) store: PathBuf,
@@ -28,11 +32,32 @@ pub(crate) struct Plan {
 
 #[derive(Serialize)]
 pub(super) struct ReleasePlan {
-    release: String,
+    pub(super) release: String,
     chart: String,
     version: String,
     namespace: String,
     change: Change,
+    /// Helm's newest revision; absent if Helm is not there yet, or has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) helm_revision: Option<u64>,
+    /// What becomes of its objects, and of the definitions beside its templates; absent if Helm is not there yet.
+    #[serde(flatten)]
+    pub(super) preview: Option<Preview>,
+    /// Whether definitions that would change are changed.
+    definitions_apply: bool,
+}
+
+/// A release that is no longer in the product.
+#[derive(Serialize)]
+pub(super) struct Removal {
+    pub(super) release: String,
+    pub(super) namespace: String,
+    /// Whether it stays, for the data that would go with it.
+    pub(super) is_left: bool,
+    /// What goes with it; absent if Helm is not there yet.
+    pub(super) objects: Option<Vec<ObjectRef>>,
+    /// What of that cannot be made again.
+    pub(super) data: Vec<ObjectRef>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +87,10 @@ impl Report {
         Self { product, version, revision, instance, restores, unchanged, left, plan, loaded, seconds, title }
     }
 
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     pub(crate) fn text(&self, verb: &str) -> String {
         let title = escape_line(&self.title);
         let mut text = match self.unchanged {
@@ -76,20 +105,33 @@ impl Report {
 }
 
 /// The releases as a plan shows them.
-pub(super) fn of(releases: &[Release]) -> Vec<ReleasePlan> {
-    let plan = |release: &Release| ReleasePlan {
-        release: release.chart.release.to_string(),
-        chart: release.chart.name.clone(),
-        version: release.chart.version.clone(),
-        namespace: release.namespace.clone(),
-        change: release.change.clone(),
+pub(super) fn of(
+    releases: &[Release],
+    sketches: Option<&[Sketch]>,
+    previews: Option<Vec<Preview>>,
+    applied: bool,
+) -> Vec<ReleasePlan> {
+    let mut previews = previews.unwrap_or_default().into_iter();
+    let plan = |(n, release): (usize, &Release)| {
+        let helm_revision = sketches.and_then(|sketches| sketches[n].helm_revision);
+        ReleasePlan {
+            release: release.chart.release.to_string(),
+            chart: release.chart.name.clone(),
+            version: release.chart.version.clone(),
+            namespace: release.namespace.clone(),
+            change: release.change.clone(),
+            helm_revision,
+            preview: previews.next(),
+            definitions_apply: applied && helm_revision.is_some(),
+        }
     };
-    releases.iter().map(plan).collect()
+    releases.iter().enumerate().map(plan).collect()
 }
 
 impl Plan {
-    pub(crate) fn text(&self) -> String {
-        let mut table = Table::new(&["RELEASE", "CHART", "NAMESPACE", "CHANGE"]);
+    /// The plan in words, with at most so many lines about objects.
+    pub(crate) fn text(&self, most: usize) -> String {
+        let mut table = Table::new(&["RELEASE", "CHART", "NAMESPACE", "CHANGE", "OBJECTS"]);
         for release in &self.releases {
             let change = match &release.change {
                 Change::New => "new".to_string(),
@@ -98,11 +140,21 @@ impl Plan {
                 Change::Unchanged => "unchanged".into(),
             };
             let chart = format!("{} {}", release.chart, release.version);
-            table.row(&[&release.release, &chart, &release.namespace, &change]);
+            table.row(&[&release.release, &chart, &release.namespace, &change, &release.counts()]);
         }
         let from = self.installed.as_ref().map(|v| format!(" (installed: {})", escape_line(v))).unwrap_or_default();
         let (product, version) = (escape_line(&self.product), escape_line(&self.version));
         let mut text = format!("plan: {product} {version}{from}\ncluster: {}\n{}", self.cluster, table.text());
+        let lines: Vec<String> = self.releases.iter().flat_map(ReleasePlan::lines).collect();
+        for line in lines.iter().take(most) {
+            text += &format!("{line}\n");
+        }
+        if lines.len() > most {
+            text += &format!("  and {}: \"sealift-importer plan\" shows all\n", count(lines.len() - most, "more line"));
+        }
+        if self.releases.iter().any(|release| release.preview.is_none()) {
+            text += "what becomes of objects is not known before the bundle's own Helm is there\n";
+        }
         let images = &self.images;
         text += &format!(
             "images: {} of {} are in {}, {} to send{}\nstore: {} to write to {} ({} free)",
@@ -115,16 +167,97 @@ impl Plan {
             self.store.display(),
             bytes(self.store_free_bytes)
         );
+        for image in images.to_load.iter().take(most) {
+            text += &format!("\nimage to load: {}", escape_line(image));
+        }
         for tag in &images.tags_to_move {
             text += &format!("\ntag to move: {}", escape_line(tag));
         }
         for tag in &images.foreign_tags {
             text += &format!("\ntag to take from others: {}", escape_line(tag));
         }
-        for release in &self.releases_to_remove {
-            text += &format!("\nto remove when all is ready: release {}, which this version has not", escape(release));
+        for removal in &self.releases_to_remove {
+            text += &format!("\n{}", removal.text());
         }
         text
+    }
+}
+
+impl ReleasePlan {
+    fn counts(&self) -> String {
+        let Some(preview) = &self.preview else { return "-".into() };
+        let count = |is: fn(&ObjectState) -> bool| preview.objects.iter().filter(|one| is(&one.change)).count();
+        let counts = [
+            (count(|change| *change == ObjectState::Created), "new"),
+            (count(|change| matches!(change, ObjectState::Changed { .. })), "changed"),
+            (count(|change| *change == ObjectState::Removed), "to remove"),
+            (count(|change| matches!(change, ObjectState::Refused { .. })), "refused by the server"),
+        ];
+        let words: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if words.is_empty() { "unchanged".into() } else { words.join(", ") }
+    }
+
+    // What changes, a line each, escaped.
+    fn lines(&self) -> Vec<String> {
+        let Some(preview) = &self.preview else { return Vec::new() };
+        let mut lines: Vec<String> = preview.objects.iter().flat_map(lines).collect();
+        for definition in &preview.definitions {
+            let name = escape_line(&definition.object.name);
+            match &definition.change {
+                ObjectState::Created => lines.push(format!("  + CRD {name}")),
+                ObjectState::Changed { .. } if self.definitions_apply => lines.extend(self::lines(definition)),
+                ObjectState::Changed { .. } => {
+                    lines.push(format!("  = CRD {name} is there in another form, and stays as it is"));
+                }
+                _ => lines.push(format!("  = CRD {name} is there already")),
+            }
+        }
+        if !lines.is_empty() {
+            lines.insert(0, format!("{}:", escape_line(&self.release)));
+        }
+        lines
+    }
+}
+
+fn lines(one: &ObjectChange) -> Vec<String> {
+    let object = escape_line(&one.object.to_string());
+    match &one.change {
+        ObjectState::Unchanged => Vec::new(),
+        ObjectState::Created => vec![format!("  + {object}")],
+        ObjectState::Removed => vec![format!("  - {object}")],
+        ObjectState::Kept => vec![format!("  = {object} is in this chart no longer, and stays: its policy says keep")],
+        ObjectState::Refused { reason } => {
+            vec![format!("  ! {object}: the server would refuse it: {}", escape_line(reason))]
+        }
+        ObjectState::Unknown { reason } => vec![format!("  ? {object}: {}", escape_line(reason))],
+        ObjectState::Changed { fields, more } => {
+            let mut lines = vec![format!("  ~ {object}")];
+            let side = |value: &Option<String>| value.as_deref().map_or_else(|| "(nothing)".into(), escape_line);
+            for field in fields {
+                let (path, before, after) = (escape_line(&field.path), side(&field.before), side(&field.after));
+                lines.push(format!("      {path}: {before} -> {after}"));
+            }
+            lines.extend((*more > 0).then(|| format!("      and {}", count(*more, "more field"))));
+            lines
+        }
+    }
+}
+
+impl Removal {
+    fn text(&self) -> String {
+        let release = format!("release {} in {}", escape_line(&self.release), escape_line(&self.namespace));
+        let list = |objects: &[ObjectRef]| -> String {
+            objects.iter().map(|object| escape_line(&object.to_string())).collect::<Vec<_>>().join(", ")
+        };
+        match &self.objects {
+            _ if self.is_left => {
+                format!("left alone: {release}, which this version has not, for {} would go with it", list(&self.data))
+            }
+            Some(objects) if !objects.is_empty() => {
+                format!("to remove when all is ready: {release}, which this version has not: {}", list(objects))
+            }
+            _ => format!("to remove when all is ready: {release}, which this version has not"),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod lease;
 mod load;
 mod names;
+mod pins;
 mod platform;
 mod snapshots;
 mod space;

@@ -90,7 +90,7 @@ impl NameState {
         }
     }
 
-    fn labels(&self) -> HashMap<String, String> {
+    pub(super) fn labels(&self) -> HashMap<String, String> {
         let pin = if self.pinned { PINNED } else { "" };
         [(PIN.to_string(), pin.to_string()), (OWNER.to_string(), self.owners.join(","))].into()
     }
@@ -319,7 +319,7 @@ impl Containerd {
     }
 
     /// Sets the target and these labels; an empty value removes one. False if the name does not exist.
-    async fn update(
+    pub(super) async fn update(
         &self,
         name: &str,
         target: &Target,
