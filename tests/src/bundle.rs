@@ -310,6 +310,8 @@ impl Parts {
             created_at: 1_700_000_000,
             min_importer: None,
             security_update: false,
+            upgrades_from: None,
+            crds: None,
             segment: blob(&content.segment.bytes),
             index: IndexBlob { digest: Digest::of(&stored), size: stored.len() as u64, raw_size: index.len() as u64 },
             packs: content.packs.iter().map(|p| blob(&p.bytes)).collect(),

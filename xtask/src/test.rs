@@ -8,7 +8,7 @@ use sealift_tests::{Cluster, Containerd, ContainerdOnly, FIGURE, Helm};
 
 use crate::error::Error;
 use crate::servers;
-use crate::shell::{build_programs, cargo, is_root, seconds, start_error};
+use crate::shell::{build_programs, cargo, is_root, seconds, start_error, target};
 
 /// What `demo` has to say.
 const DEMO: [&str; 8] = [
@@ -94,7 +94,8 @@ fn parts() -> Result<Command, Error> {
 fn demo(words: &[&str], says: &[&str], total: &mut Total) -> Result<bool, Error> {
     let name = words.join(" ");
     let begun = Instant::now();
-    let mut command = Command::new(std::env::current_exe().map_err(Error::file("xtask".as_ref()))?);
+    // not the file that is running: building the programs may have replaced it
+    let mut command = Command::new(target().join("debug/xtask"));
     let ran = command.args(words).output().map_err(|source| start_error(&command, source))?;
     let said = String::from_utf8_lossy(&ran.stdout);
     let missing: Vec<&&str> = says.iter().filter(|words| !said.contains(**words)).collect();

@@ -105,6 +105,7 @@ pub(crate) fn upgrade<'a>(namespace: &'a str, chart: &'a Path, values: &'a [Path
         keep: 10,
         description: "test",
         take_fields: false,
+        skip_crds: false,
     }
 }
 

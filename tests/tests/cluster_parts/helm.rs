@@ -1,5 +1,6 @@
 //! The real Helm on a real cluster: `SEALIFT_TEST_HELM` is 3 or 4, `SEALIFT_KUBECONFIG` a cluster's admin.
 
+use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +12,9 @@ use sealift_importer::cluster::targets::hook_targets;
 use sealift_importer::helm::{Error, Helm, Render, Status, Wait};
 use sealift_importer::site::{Origin, Place};
 use sealift_importer::values::Values;
+
+/// The time for one run of Helm.
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn installs_upgrades_lists_and_uninstalls() {
@@ -132,7 +136,7 @@ async fn a_missing_image_ends_the_wait_at_once_and_the_next_run_succeeds() {
     let bad = [lab.values("{image: 'docker.io/library/none:1'}")];
     let known = lab.cluster.known_problems(&targets).await.expect("it answers");
     let start = Instant::now();
-    let stop = async { lab.cluster.first_problem(&targets, &known, &mut |_: &str| {}).await.to_string() };
+    let stop = async { lab.cluster.first_problem(&targets, &known, LIMIT, &mut |_: &str| {}).await.to_string() };
     let error =
         lab.helm.upgrade_install(&upgrade(namespace, &chart, &bad, Wait::Ready), stop).await.expect_err("it fails");
     let took = start.elapsed();
@@ -148,7 +152,7 @@ async fn a_missing_image_ends_the_wait_at_once_and_the_next_run_succeeds() {
     // the failing pods of before do not stop the repair
     let known = lab.cluster.known_problems(&targets).await.expect("it answers");
     assert_eq!(known.len(), 1);
-    let stop = async { lab.cluster.first_problem(&targets, &known, &mut |_: &str| {}).await.to_string() };
+    let stop = async { lab.cluster.first_problem(&targets, &known, LIMIT, &mut |_: &str| {}).await.to_string() };
     let good = [lab.values("{greeting: repaired}")];
     let revision =
         lab.helm.upgrade_install(&upgrade(namespace, &chart, &good, Wait::Ready), stop).await.expect("repaired");
@@ -190,7 +194,7 @@ async fn a_hook_without_its_image_ends_the_installation_at_once() {
     let mut targets = lab.targets(&manifest);
     targets.extend(hook_targets(&manifest, &lab.namespace, "shop").expect("sound"));
     let known = lab.cluster.known_problems(&targets).await.expect("it answers");
-    let stop = async { lab.cluster.first_problem(&targets, &known, &mut |_: &str| {}).await.to_string() };
+    let stop = async { lab.cluster.first_problem(&targets, &known, LIMIT, &mut |_: &str| {}).await.to_string() };
     let start = Instant::now();
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Ready);
     let error = lab.helm.upgrade_install(&run, stop).await.expect_err("it fails");
@@ -205,6 +209,23 @@ async fn a_hook_without_its_image_ends_the_installation_at_once() {
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Ready);
     let revision = lab.helm.upgrade_install(&run, pending()).await.expect("the same again with the image installs");
     assert_eq!((revision.revision, revision.status), (2, Status::Deployed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_takes_longer_than_the_run_may_is_ended_and_named() {
+    if !sealift_tests::servers() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let chart = lab.chart("1.0.0", &[("hook.yaml", &SLOW_HOOK.replace("default \"1\"", "default \"40\""))]);
+    let hook = lab.targets("{apiVersion: batch/v1, kind: Job, metadata: {name: slow}}");
+    let (known, limit) = (BTreeSet::new(), Duration::from_secs(6));
+    let stop = async { lab.cluster.first_problem(&hook, &known, limit, &mut |_: &str| {}).await.to_string() };
+    let start = Instant::now();
+    let error = lab.helm.upgrade_install(&upgrade(&lab.namespace, &chart, &[], Wait::Ready), stop).await;
+    let said = format!("not ready after 6 s:\n  Job {}/slow: 0 of 1 runs have succeeded", lab.namespace);
+    assert!(matches!(&error, Err(Error::Stopped { reason, .. }) if reason.starts_with(&said)), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,6 +56,9 @@ fn installed(message: &str) -> Finish<'_> {
 
 #[tokio::test]
 async fn keeps_revisions_and_their_values() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("ledger"));
     let ledger = Ledger::new(&cluster, &namespace);
     assert_eq!(ledger.list(None).await.expect("it answers"), []);
@@ -104,6 +107,9 @@ async fn keeps_revisions_and_their_values() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_cannot_both_be_the_same_revision() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("ledger"));
     cluster.ensure_namespace(&namespace).await.expect("a namespace");
     let mut runs = tokio::task::JoinSet::new();
@@ -122,6 +128,9 @@ async fn two_runs_cannot_both_be_the_same_revision() {
 
 #[tokio::test]
 async fn a_record_that_somebody_else_changed_is_not_overwritten() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("ledger"));
     let ledger = Ledger::new(&cluster, &namespace);
     let begun = ledger.begin(draft("shop", "1.0.0"), &values("a: 1")).await.expect("begun");
@@ -137,6 +146,9 @@ async fn a_record_that_somebody_else_changed_is_not_overwritten() {
 
 #[tokio::test]
 async fn refuses_another_vendor_and_records_it_does_not_know() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("ledger"));
     let ledger = Ledger::new(&cluster, &namespace);
     let begun = ledger.begin(draft("shop", "1.0.0"), &values("")).await.expect("begun");
@@ -164,6 +176,9 @@ async fn refuses_another_vendor_and_records_it_does_not_know() {
 
 #[tokio::test]
 async fn values_that_were_changed_or_removed_are_not_used() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("ledger"));
     let ledger = Ledger::new(&cluster, &namespace);
     let begun = ledger.begin(draft("shop", "1.0.0"), &values("a: 1")).await.expect("begun");
@@ -187,6 +202,9 @@ async fn values_that_were_changed_or_removed_are_not_used() {
 
 #[tokio::test]
 async fn a_record_that_would_not_fit_is_refused_before_anything_is_written() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("ledger"));
     let ledger = Ledger::new(&cluster, &namespace);
     let image = ImageRecord { reference: "x".repeat(200), digest: Digest::of(b"i") };
@@ -243,6 +261,9 @@ fn changed(dir: &Path, pointer: &str, value: &Value) -> PathBuf {
 
 #[tokio::test]
 async fn names_what_is_wrong_with_the_connection() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a directory");
     let fails = async |path: &Path, context| Cluster::connect(path, context).await.expect_err("it cannot work");
     let error = fails(&dir.path().join("none"), None).await;
@@ -271,6 +292,9 @@ async fn names_what_is_wrong_with_the_connection() {
 
 #[tokio::test]
 async fn a_user_without_permission_is_told_which_one_is_missing() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a directory");
     let nobody = changed(dir.path(), "/users/0/user/as", &json!("nobody"));
     let cluster = Cluster::connect(&nobody, None).await.expect("everybody may ask for the version");
@@ -294,6 +318,9 @@ async fn a_user_without_permission_is_told_which_one_is_missing() {
 
 #[tokio::test]
 async fn applies_objects_and_shows_conflicts() {
+    if !sealift_tests::servers() {
+        return;
+    }
     let (cluster, namespace) = (connect().await, unique("apply"));
     assert!(cluster.ensure_namespace(&namespace).await.expect("made"));
     assert!(!cluster.ensure_namespace(&namespace).await.expect("it is there"));
