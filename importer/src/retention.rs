@@ -88,6 +88,7 @@ mod tests {
                 seq: 1,
                 bundle: Digest::of(b""),
                 charts: vec![],
+                left: vec![],
                 images: vec![],
                 images_in: String::new(),
                 values: Digest::of(b""),

@@ -271,7 +271,7 @@ fn a_cluster_and_its_ledger_are_shown_as_text() {
         "schema": 1, "vendor": HOSTILE, "product": "shop", "instance": "default", "revision": 1, "version": HOSTILE,
         "channel": HOSTILE, "epoch": 1, "seq": 1, "bundle": zero, "values": zero, "who": HOSTILE, "started": 1,
         "finished": 2, "outcome": "failed", "message": HOSTILE, "images": [{"reference": HOSTILE, "digest": zero}],
-        "charts": [{"name": HOSTILE, "version": HOSTILE, "release": "web", "namespace": "web", "values": zero}],
+        "charts": [{"name": HOSTILE, "version": HOSTILE, "release": "web", "namespace": "web", "archive": zero, "values": zero}],
     });
     let map = |product: &str, record: &str| {
         let labels = serde_json::json!({

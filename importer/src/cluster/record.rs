@@ -35,6 +35,9 @@ pub struct Record {
     pub bundle: Digest,
     /// The charts, in the order of installation.
     pub charts: Vec<ChartRecord>,
+    /// Releases of earlier revisions that this one has not, and that were left where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftRecord>,
     /// The images.
     pub images: Vec<ImageRecord>,
     /// Where they were loaded to: `containerd` or `registry:HOST`.
@@ -77,6 +80,15 @@ pub struct ChartRecord {
     pub helm_revision: Option<u64>,
     /// The digest of the values that Helm was given.
     pub values: Digest,
+}
+
+/// A release that was left where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftRecord {
+    /// The Helm release.
+    pub release: String,
+    /// Its namespace.
+    pub namespace: String,
 }
 
 /// An image of a revision.
@@ -229,6 +241,7 @@ mod tests {
             seq: 7,
             bundle: Digest::of(b"bundle"),
             charts: vec![],
+            left: vec![],
             images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
             images_in: "containerd".to_string(),
             values: Digest::of(b"{}"),

@@ -145,6 +145,7 @@ mod tests {
                 helm_revision: Some(2),
                 values: Digest::of(b"{}"),
             }],
+            left: vec![],
             images: vec![],
             images_in: "containerd".to_string(),
             values: Digest::of(b"{}"),

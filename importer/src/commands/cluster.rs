@@ -228,6 +228,9 @@ pub(crate) fn install_failure(error: &InstallError) -> Failure {
             "look at the values that you give for {release}; if they are right, ask the vendor; nothing in the \
              cluster was changed"
         )),
+        InstallError::Data { .. } => Failure::from_error(Exit::Refused, error).hint(
+            "save it first, or ask the vendor to keep it (helm.sh/resource-policy: keep); --remove-data lets it go",
+        ),
         InstallError::StoredVersion { .. } => Failure::from_error(Exit::Refused, error).hint(
             "ask the vendor for a release in between that still has the version and stores objects in another; nothing \
              in the cluster was changed",

@@ -5,17 +5,18 @@ use std::path::PathBuf;
 
 use sealift_console::{Exit, Failure, Output, escape_line};
 use sealift_importer::audit::What;
+use sealift_importer::bundle::intake;
 use sealift_importer::bundle::intake::Opened;
 use sealift_importer::cluster::record::Record;
 use sealift_importer::helm;
 use sealift_importer::install::values::SiteValues;
-use sealift_importer::marks;
+use sealift_importer::marks::{self, MarkError};
 use sealift_importer::values::Values;
 
 use super::cluster::{agree, ledger_failure, values_failure};
 use super::load::{admit, change, mark_failure};
 use super::log::noted;
-use super::release::{Agreed, Facts, ReleaseArgs, SHORT, Session, Wish, is_forbidden, saved};
+use super::release::{Agreed, Facts, ReleaseArgs, SHORT, Session, Wish, installed, is_forbidden, saved};
 use super::values::with_draft;
 use super::{StoreArgs, take_in};
 
@@ -77,8 +78,11 @@ pub(crate) fn run(args: &InstallArgs, store: &StoreArgs, out: &Output) -> Result
         })?;
         let report = session.carry_out(&opened, agreed)?;
         journal.set_revision(report.revision());
-        marks::advance(&store, opened.vendor.anchor(), &opened.manifest).map_err(|e| mark_failure(&e))?;
-        Ok(report)
+        match marks::advance(&store, opened.vendor.anchor(), &opened.manifest) {
+            // it was brought back before, runs, and was admitted for that
+            Ok(()) | Err(MarkError::Older { .. }) => Ok(report),
+            Err(error) => Err(mark_failure(&error)),
+        }
     })?;
     out.result(&report, || report.text("installed"));
     Ok(())
@@ -93,8 +97,26 @@ pub(crate) async fn prepare(args: &WishArgs, session: &Session<'_>, opened: &Ope
 /// What there is, and what is wanted.
 pub(crate) async fn look(args: &WishArgs, session: &Session<'_>, opened: &Opened) -> Result<(Facts, Wish), Failure> {
     let manifest = opened.manifest.get();
-    admit(session.store, opened)?;
-    let mut facts = session.look_if_allowed(manifest.product.as_str()).await?;
+    let admitted = admit(session.store, opened);
+    let is_known = intake::seal_path(session.store, &opened.manifest.digest()).is_file();
+    // one that was never here cannot be what runs
+    let admitted = if is_known { admitted } else { Ok(admitted?) };
+    let facts = session.look_if_allowed(manifest.product.as_str()).await?;
+    let runs = installed(&facts.records).is_some_and(|runs| runs.record.bundle == opened.manifest.digest());
+    match admitted {
+        // a rollback brought it back: with other values it is no step back
+        Err(failure) if !runs || failure.exit() != Exit::Rollback => Err(failure),
+        _ => wish(args, session, opened, facts).await,
+    }
+}
+
+async fn wish(
+    args: &WishArgs,
+    session: &Session<'_>,
+    opened: &Opened,
+    mut facts: Facts,
+) -> Result<(Facts, Wish), Failure> {
+    let manifest = opened.manifest.get();
     let names: Vec<&str> = manifest.charts.iter().map(|c| c.release.as_str()).collect();
     let kept = kept_values(args, session, &mut facts).await?;
     let of = (manifest.product.as_str(), args.release.instance.as_str());

@@ -13,13 +13,13 @@ use sealift_importer::cluster::objects::ObjectRef;
 use sealift_importer::cluster::record::Outcome;
 use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::Containerd;
-use sealift_importer::install::plan;
+use sealift_importer::install::{self, plan};
 use sealift_importer::site::Site;
 use serde::Serialize;
 
 use super::cluster::{
-    LedgerArgs, LockArgs, agree, connect, find_helm_of, helm_failure, instance, ledger, ledger_failure, lock_failure,
-    place, run_id,
+    LedgerArgs, LockArgs, agree, connect, find_helm_of, helm_failure, install_failure, instance, ledger,
+    ledger_failure, lock_failure, place, run_id,
 };
 use super::log::noted;
 use super::release::{give_back, take_lock};
@@ -38,6 +38,9 @@ pub(crate) struct UninstallArgs {
     /// Seconds that Helm waits for the objects of each release to go
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// Remove it even if volume claims, namespaces or custom resource definitions go with it (otherwise that is refused)
+    #[arg(long)]
+    remove_data: bool,
     /// Agree without being asked
     #[arg(long, short)]
     yes: bool,
@@ -81,7 +84,14 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
     let releases = plan::removal(ledger::current(&history));
     let list: Vec<String> = releases.iter().map(|(release, namespace)| format!("{release} in {namespace}")).collect();
     let (title, list) = (escape_line(&record.title()), escape_line(&list.join(", ")));
-    agree(args.yes, &format!("{title} will be removed: {list}\ncluster: {}", place(&cluster, &site)), out)?;
+    let data = runtime.block_on(data_of_all(&helm, &releases))?;
+    let goes =
+        if data.is_empty() { String::new() } else { format!("\nand with it: {}", escape_line(&data.join(", "))) };
+    if !data.is_empty() && !args.remove_data {
+        return Err(Failure::new(Exit::Refused, format!("{} would go with {title}", data.join(", ")))
+            .hint("save it first; --remove-data lets it go. Nothing was changed"));
+    }
+    agree(args.yes, &format!("{title} will be removed: {list}{goes}\ncluster: {}", place(&cluster, &site)), out)?;
     let claim = Claim {
         namespace: args.ledger.ledger_namespace.clone(),
         product: args.product.clone(),
@@ -173,7 +183,7 @@ impl Removal<'_> {
                 leavings,
                 vec![
                     format!("namespaces: {}", namespaces.join(", ")),
-                    "custom resource definitions, and volumes with their data".to_string(),
+                    "custom resource definitions of crds/ folders, and volume claims that StatefulSets made".to_string(),
                     match unpinned {
                         Some(_) => {
                             "images in containerd, no longer pinned: the kubelet removes them when it needs the space"
@@ -191,6 +201,15 @@ impl Removal<'_> {
             .concat(),
         })
     }
+}
+
+async fn data_of_all(helm: &Helm, releases: &[(String, String)]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for (release, namespace) in releases {
+        let data = install::data_of(helm, release, namespace).await.map_err(|e| install_failure(&e))?;
+        all.extend(data.iter().map(ToString::to_string));
+    }
+    Ok(all)
 }
 
 // What Helm will not remove with the release; asked before, for Helm forgets it.

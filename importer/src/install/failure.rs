@@ -7,6 +7,7 @@ use sealift_console::stop::Stopped;
 
 use crate::cluster;
 use crate::cluster::ledger;
+use crate::cluster::objects::ObjectRef;
 use crate::helm;
 use crate::values::{self, Secrets};
 use crate::yaml::YamlError;
@@ -61,6 +62,14 @@ pub enum InstallError {
         /// The version.
         version: String,
     },
+    /// A new version of a release has no longer what holds data, and Helm would remove it.
+    #[error("{} would be removed with the new version of {release}", list(objects))]
+    Data {
+        /// The release.
+        release: String,
+        /// What would go.
+        objects: Vec<ObjectRef>,
+    },
     /// Values.
     #[error(transparent)]
     Values(#[from] values::Error),
@@ -81,6 +90,10 @@ pub enum InstallError {
         /// How long it had.
         seconds: u64,
     },
+}
+
+fn list(objects: &[ObjectRef]) -> String {
+    objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl InstallError {

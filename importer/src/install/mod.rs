@@ -28,7 +28,7 @@ use crate::bundle::content::BundleContent;
 use crate::cluster::apply_set::is_precious;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
 use crate::cluster::objects::{ObjectRef, objects};
-use crate::cluster::record::{ChartRecord, ImageRecord, Outcome, Record};
+use crate::cluster::record::{ChartRecord, ImageRecord, LeftRecord, Outcome, Record};
 use crate::cluster::targets::targets;
 use crate::cluster::{self, Cluster};
 use crate::helm::{self, Helm};
@@ -89,8 +89,21 @@ pub struct Done {
     pub stored: Stored,
     /// Whether nothing had to be done.
     pub unchanged: bool,
-    /// Dropped releases that were left alone, with the data that would have gone with them.
-    pub left: Vec<(String, Vec<ObjectRef>)>,
+    /// Dropped releases that were left where they are.
+    pub left: Vec<Left>,
+}
+
+/// A release that was not removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Its name.
+    pub release: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The data that would have gone with it.
+    pub data: Vec<ObjectRef>,
+    /// Why it could not be removed, if that was tried.
+    pub problem: Option<String>,
 }
 
 impl Installer<'_> {
@@ -121,6 +134,10 @@ impl Installer<'_> {
         let result = self.bring(job, &sound, &mut record, deadline).await;
         // the ledger keeps it
         let result = result.map_err(|error| error.hiding(&job.values.secrets()));
+        if let Ok(left) = &result {
+            let left = left.iter().map(|l| LeftRecord { release: l.release.clone(), namespace: l.namespace.clone() });
+            record.left = left.collect();
+        }
         let (outcome, message) = match &result {
             Ok(_) => (Outcome::Installed, String::new()),
             Err(error) if stop::is_requested() => (Outcome::Interrupted, chain(error)),
@@ -143,37 +160,53 @@ impl Installer<'_> {
         }
     }
 
-    /// Removes releases and writes into the ledger that their revision, which failed, left nothing.
+    /// Removes releases of a first installation that failed, and writes into the ledger what its revision left.
+    ///
+    /// If it was not the first try, a release with data that an earlier one may have used is left where it is.
     ///
     /// # Errors
     ///
     /// [`InstallError`].
-    pub async fn undo(&self, failed: &Stored, releases: &[(String, String)]) -> Result<Stored, InstallError> {
+    pub async fn undo(
+        &self,
+        failed: &Stored,
+        releases: &[(String, String)],
+        is_first_try: bool,
+    ) -> Result<Vec<Left>, InstallError> {
+        let mut left = Vec::new();
         for (name, namespace) in releases {
-            self.steps.step(&format!("removing {name} from {namespace}"));
-            self.helm.uninstall(name, namespace, self.timeout).await?;
+            let data = if is_first_try { Vec::new() } else { self.data_of(name, namespace).await? };
+            if data.is_empty() {
+                self.steps.step(&format!("removing {name} from {namespace}"));
+                self.helm.uninstall(name, namespace, self.timeout).await?;
+            } else {
+                left.push(Left { release: name.clone(), namespace: namespace.clone(), data, problem: None });
+            }
         }
         let mut record = failed.record.clone();
-        for chart in &mut record.charts {
-            chart.helm_revision = None;
-        }
+        // what was removed is nobody's, and may be somebody else's tomorrow
+        record.charts.clear();
+        let stays = left.iter().map(|l| LeftRecord { release: l.release.clone(), namespace: l.namespace.clone() });
+        record.left = stays.collect();
         record.message = format!("{}; what there was of it was removed again", record.message);
-        Ok(self.ledger.update(failed, &record).await?)
+        self.ledger.update(failed, &record).await?;
+        Ok(left)
     }
 
     /// Renders every chart with its values and looks at its CRDs, as a try: nothing in the cluster is changed.
     ///
     /// # Errors
     ///
-    /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError::StoredVersion`];
-    /// [`InstallError`].
+    /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError::Data`] if data would go;
+    /// [`InstallError::StoredVersion`]; [`InstallError`].
     pub async fn try_charts(&self, job: &Job<'_>) -> Result<(), InstallError> {
         for release in job.releases {
             let files = self.files(job.content, release)?;
             self.check_crds(job, release, &files).await?;
             let newest = self.helm.latest(release.chart.release.as_str(), &release.namespace).await?;
             let rendered = self.render(release, &files, newest.is_some(), false).await;
-            rendered.map_err(|error| of_chart(error, &release.chart))?;
+            let rendered = rendered.map_err(|error| of_chart(error, &release.chart))?;
+            self.check_data(job, release, &rendered).await?;
         }
         Ok(())
     }
@@ -222,6 +255,7 @@ impl Installer<'_> {
             bundle: job.manifest.digest(),
             restores: job.restores,
             charts: job.releases.iter().map(chart).collect(),
+            left: Vec::new(),
             images: manifest
                 .images
                 .iter()
@@ -267,7 +301,7 @@ impl Installer<'_> {
         sound: &[bool],
         record: &mut Record,
         deadline: Instant,
-    ) -> Result<Vec<(String, Vec<ObjectRef>)>, InstallError> {
+    ) -> Result<Vec<Left>, InstallError> {
         for ((release, entry), sound) in job.releases.iter().zip(&mut record.charts).zip(sound) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -297,17 +331,39 @@ impl Installer<'_> {
         }
         let mut kept = Vec::new();
         for (name, namespace) in job.dropped {
-            let data = if job.remove_data { Vec::new() } else { self.data_of(name, namespace).await? };
-            if data.is_empty() {
-                stop::check()?;
-                if self.helm.uninstall(name, namespace, self.timeout).await? {
-                    self.steps.step(&format!("removed {name} from {namespace}: it is not in this version"));
+            let (release, namespace) = (name.clone(), namespace.clone());
+            let data = if job.remove_data { Vec::new() } else { self.data_of(name, &namespace).await? };
+            if !data.is_empty() {
+                kept.push(Left { release, namespace, data, problem: None });
+                continue;
+            }
+            stop::check()?;
+            let time = deadline.saturating_duration_since(Instant::now());
+            match self.helm.uninstall(name, &namespace, time).await {
+                Ok(true) => self.steps.step(&format!("removed {name} from {namespace}: it is not in this version")),
+                Ok(false) => {}
+                // all that is wanted runs: that is no reason to go back
+                Err(error) => {
+                    kept.push(Left { release, namespace, data, problem: Some(chain(&error)) });
                 }
-            } else {
-                kept.push((format!("{name} in {namespace}"), data));
             }
         }
         Ok(kept)
+    }
+
+    /// Refuses to let Helm remove data with a new version of a release that stays.
+    pub(self) async fn check_data(&self, job: &Job<'_>, release: &Release, rendered: &str) -> Result<(), InstallError> {
+        if job.remove_data {
+            return Ok(());
+        }
+        let name = release.chart.release.as_str();
+        let new = objects(rendered, name)?;
+        let mut goes = self.data_of(name, &release.namespace).await?;
+        goes.retain(|object| !new.iter().any(|stays| stays.reference.is_same(object)));
+        if goes.is_empty() {
+            return Ok(());
+        }
+        Err(InstallError::Data { release: name.to_string(), objects: goes })
     }
 
     /// What of a release cannot be made again once it is removed, and would go with it.
@@ -316,15 +372,29 @@ impl Installer<'_> {
     ///
     /// [`InstallError`].
     pub async fn data_of(&self, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
-        let manifest = self.helm.manifest(release, namespace).await?.unwrap_or_default();
-        let kept = |object: &serde_json::Value| {
-            let notes = object.pointer("/metadata/annotations");
-            notes.and_then(|notes| notes.get("helm.sh/resource-policy")).is_some_and(|policy| policy == "keep")
-        };
-        let all = objects(&manifest, release)?;
-        let goes = all.into_iter().filter(|object| is_precious(&object.reference) && !kept(&object.value));
-        Ok(goes.map(|object| object.reference).collect())
+        data_of(self.helm, release, namespace).await
     }
+}
+
+/// What of a release cannot be made again once it is removed, and would go with it.
+///
+/// # Errors
+///
+/// [`InstallError`].
+pub async fn data_of(helm: &Helm, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
+    let manifest = helm.manifest(release, namespace).await?.unwrap_or_default();
+    let kept = |object: &serde_json::Value| {
+        let notes = object.pointer("/metadata/annotations");
+        notes.and_then(|notes| notes.get("helm.sh/resource-policy")).is_some_and(|policy| policy == "keep")
+    };
+    let claims_go = |object: &serde_json::Value| {
+        object.pointer("/spec/persistentVolumeClaimRetentionPolicy/whenDeleted").is_some_and(|what| what == "Delete")
+    };
+    let all = objects(&manifest, release)?;
+    let goes = all
+        .into_iter()
+        .filter(|object| (is_precious(&object.reference) || claims_go(&object.value)) && !kept(&object.value));
+    Ok(goes.map(|object| object.reference).collect())
 }
 
 /// Digest of the values that a release is given: the bundle's defaults, then the site's.

@@ -114,20 +114,29 @@ pub fn owner<'a>(
         .find(|r| has(r, release, namespace))
 }
 
-/// Whether one of these records has a release.
+/// Whether a release is this product's by these records of one history.
 #[must_use]
 pub fn is_ours(release: &str, namespace: &str, records: &[Stored]) -> bool {
-    records.iter().any(|stored| has(&stored.record, release, namespace))
+    removal(records).iter().any(|(name, place)| name == release && place == namespace)
 }
 
-/// The releases of all these records of one history, in the order in which they are to be removed.
+/// The releases that a product may still have by these records of one history, in the order of removal.
+///
+/// Those are the releases of the last revision that ran, what that one left of earlier ones, and all that was begun since.
+/// What an earlier revision had and a later one removed may be somebody else's by now.
 #[must_use]
 pub fn removal(records: &[Stored]) -> Vec<(String, String)> {
+    let ran = |stored: &Stored| matches!(stored.record.outcome, Outcome::Installed | Outcome::Superseded);
+    let since = records.iter().rposition(ran).unwrap_or(0);
     let mut all: Vec<(String, String)> = Vec::new();
-    for chart in records.iter().rev().flat_map(|stored| stored.record.charts.iter().rev()) {
-        let release = (chart.release.clone(), chart.namespace.clone());
-        if !all.contains(&release) {
-            all.push(release);
+    for record in records[since..].iter().rev().map(|stored| &stored.record) {
+        let charts = record.charts.iter().rev().map(|chart| (&chart.release, &chart.namespace));
+        let left = record.left.iter().map(|left| (&left.release, &left.namespace));
+        for (release, namespace) in charts.chain(left) {
+            let release = (release.clone(), namespace.clone());
+            if !all.contains(&release) {
+                all.push(release);
+            }
         }
     }
     all
@@ -143,7 +152,7 @@ mod tests {
     use sealift_format::manifest::Blob;
 
     use super::*;
-    use crate::cluster::record::ChartRecord;
+    use crate::cluster::record::LeftRecord;
 
     fn stored(instance: &str, revision: u64, outcome: Outcome, releases: &[&str]) -> Stored {
         let chart = |release: &&str| ChartRecord {
@@ -167,6 +176,7 @@ mod tests {
             seq: 1,
             bundle: Digest::of(b"bundle"),
             charts: releases.iter().map(chart).collect(),
+            left: vec![],
             images: vec![],
             images_in: "containerd".to_string(),
             values: Digest::of(b""),
@@ -194,16 +204,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_dropped_is_removed_too() {
-        let history = [
+    fn what_a_later_version_left_is_removed_too_and_what_it_removed_is_not() {
+        let mut history = [
             stored("default", 1, Outcome::Uninstalled, &["before"]),
-            stored("default", 2, Outcome::Superseded, &["db", "web", "dropped"]),
+            stored("default", 2, Outcome::Superseded, &["db", "web", "dropped", "removed"]),
             stored("default", 3, Outcome::Installed, &["db", "web"]),
         ];
+        history[2].record.left = vec![LeftRecord { release: "dropped".to_string(), namespace: "shop".to_string() }];
         let removed: Vec<String> = removal(current(&history)).into_iter().map(|(release, _)| release).collect();
         assert_eq!(removed, ["web", "db", "dropped"]);
         assert!(is_ours("dropped", "shop", current(&history)));
         assert!(!is_ours("before", "shop", current(&history)), "what is there now was installed by somebody else");
+        assert!(!is_ours("removed", "shop", current(&history)), "and so was this");
+        let begun = [&history[..], &[stored("default", 4, Outcome::Failed, &["new"])]].concat();
+        assert!(is_ours("new", "shop", current(&begun)) && is_ours("web", "shop", current(&begun)));
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Installer<'_> {
         let is_there = self.helm.latest(name, &release.namespace).await?.is_some();
         let watched = match self.render(release, &files, is_there, false).await {
             Ok(rendered) => {
+                self.check_data(job, release, &rendered).await?;
                 let mut watched = targets(&rendered, &release.namespace, name)?;
                 watched.extend(hook_targets(&rendered, &release.namespace, name)?);
                 watched
@@ -178,8 +179,19 @@ impl Installer<'_> {
     // DESIGN: a killed first install is removed, a killed upgrade goes back to the last revision that held.
     async fn repair(&self, release: &str, namespace: &str, left: Duration) -> Result<(), InstallError> {
         let history = self.helm.history(release, namespace).await?;
-        let Some(newest) = history.last().filter(|r| r.status.is_pending()) else { return Ok(()) };
-        let good = history.iter().rev().find(|r| matches!(r.status, helm::Status::Deployed | helm::Status::Superseded));
+        let Some(newest) = history.last() else { return Ok(()) };
+        if newest.status == helm::Status::Uninstalling {
+            self.steps.step(&format!("{release} was left {} by a run that was killed: removing it", newest.status));
+            self.helm.uninstall(release, namespace, left).await?;
+            return Ok(());
+        }
+        if !newest.status.is_pending() {
+            return Ok(());
+        }
+        let held = |r: &&helm::Revision| matches!(r.status, helm::Status::Deployed | helm::Status::Superseded);
+        let failed = |r: &&helm::Revision| r.status == helm::Status::Failed;
+        // of one that never held, a failed revision is better than none: with it stays what it made
+        let good = history.iter().rev().find(held).or_else(|| history.iter().rev().find(failed));
         match good {
             Some(good) => {
                 self.steps.step(&format!(

@@ -34,6 +34,7 @@ fn draft(product: &str, version: &str) -> Record {
         seq: 1,
         bundle: Digest::of(version.as_bytes()),
         charts: vec![],
+        left: vec![],
         images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
         images_in: "containerd".to_string(),
         values: Digest::of(b""),

@@ -119,14 +119,20 @@ fn there_and_back(containerd: Containerd, helm: Helm) {
     assert_eq!((&back["revision"], &back["restores"], &back["version"]), (&7.into(), &5.into(), &"1.0.0".into()));
     assert_eq!(answer(&cluster), lab.v1.web_answer);
 
+    // what a rollback brought back may get other values, although it is older than what was installed
+    let _ = lab.install(&v2, &cluster, helm, &["--reset-values"]).ok();
+    let _ = lab.ask(&cluster, helm, &["rollback", PRODUCT, "7", "--yes"]).ok();
+    let _ = lab.install(&v1, &cluster, helm, &["--set", "shop-web.greeting=again"]).ok();
+    let _ = lab.ask(&cluster, helm, &["rollback", PRODUCT, "7", "--yes"]).ok();
+
     // forth, back to what ran before, and to a revision by its number
     let _ = lab.install(&v2, &cluster, helm, &["--reset-values"]).ok();
     assert_eq!(answer(&cluster), lab.v2.web_answer);
     let back = lab.ask(&cluster, helm, &["rollback", PRODUCT, "--yes"]).ok().json();
-    assert_eq!((&back["revision"], &back["restores"], &back["version"]), (&9.into(), &7.into(), &"1.0.0".into()));
+    assert_eq!((&back["revision"], &back["restores"], &back["version"]), (&13.into(), &11.into(), &"1.0.0".into()));
     assert_eq!(answer(&cluster), lab.v1.web_answer);
-    let forth = lab.ask(&cluster, helm, &["rollback", PRODUCT, "8", "--yes"]).ok().json();
-    assert_eq!((&forth["revision"], &forth["restores"], &forth["version"]), (&10.into(), &8.into(), &"2.0.0".into()));
+    let forth = lab.ask(&cluster, helm, &["rollback", PRODUCT, "12", "--yes"]).ok().json();
+    assert_eq!((&forth["revision"], &forth["restores"], &forth["version"]), (&14.into(), &12.into(), &"2.0.0".into()));
     assert_eq!(answer(&cluster), lab.v2.web_answer);
     assert!(helm_revisions(&cluster, helm).iter().all(|release| release.ends_with(" deployed")));
     let _ = lab.ask(&cluster, helm, &["status"]).ok();
@@ -136,14 +142,14 @@ fn there_and_back(containerd: Containerd, helm: Helm) {
 
     // a revision whose bundle the store has lost is named, and nothing changes
     let _ = fs::remove_dir_all(lab.path("store/bundles"));
-    let gone = lab.ask(&cluster, helm, &["rollback", PRODUCT, "9", "--yes"]);
+    let gone = lab.ask(&cluster, helm, &["rollback", PRODUCT, "13", "--yes"]);
     assert!(
         gone.code == Some(9) && gone.stderr.contains("load its bundle again first"),
         "{:?} {}",
         gone.code,
         gone.stderr
     );
-    assert_eq!(history(&lab, &cluster, helm).len(), 10);
+    assert_eq!(history(&lab, &cluster, helm).len(), 14);
 }
 
 #[test]
@@ -155,6 +161,8 @@ fn a_dropped_chart_goes_and_data_stays() {
     let space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop-archive}\n";
     fs::write(lab.v1.dir.join("charts/shop-db/templates/archive.yaml"), space).expect("written");
     let (v1, v2) = (lab.build(&lab.v1.recipe, "v1.sealift"), lab.build(&without(&lab.v2, "shop-db"), "v2.sealift"));
+    let later = fs::read_to_string(&lab.v2.recipe).expect("the recipe").replace("seq: 2", "seq: 3");
+    fs::write(lab.v2.recipe.with_file_name("later.yaml"), later).expect("written");
     lab.trust();
     let cluster = Cluster::start("dropped", Containerd::V2);
     let _ = lab.install(&v1, &cluster, helm, &[]).ok();
@@ -169,7 +177,23 @@ fn a_dropped_chart_goes_and_data_stays() {
     // and back: the chart that was dropped is there again
     let back = lab.ask(&cluster, helm, &["rollback", PRODUCT, "1", "--yes"]).ok().json();
     assert_eq!(back["version"], "1.0.0");
-    assert_eq!(helm_revisions(&cluster, helm), ["shop-db 1 deployed", "shop-web 3 deployed"]);
+    let both = ["shop-db 1 deployed", "shop-web 3 deployed"];
+    assert_eq!(helm_revisions(&cluster, helm), both);
+    // a version that has the chart and not its data is refused before anything changes, and so is removing it all
+    let whole = lab.build(&lab.v2.recipe.with_file_name("later.yaml"), "later.sealift");
+    let refused = lab.install(&whole, &cluster, helm, &[]).ends_with(15);
+    assert!(refused.stderr.contains("Namespace shop-archive would be removed"), "{}", refused.stderr);
+    let refused = lab.ask(&cluster, helm, &["uninstall", PRODUCT, "--yes"]).ends_with(15);
+    assert!(refused.stderr.contains("Namespace shop-archive would go"), "{}", refused.stderr);
+    assert_eq!(helm_revisions(&cluster, helm), both);
+    assert_eq!(cluster.kubectl(["get", "namespace", "shop-archive"]).code, Some(0));
+    let _ = lab.ask(&cluster, helm, &["uninstall", PRODUCT, "--yes", "--remove-data"]).ok();
+    // what is gone is nobody's: a release of that name is somebody else's now
+    let mut by_hand = Command::new(sealift_tests::helm(helm));
+    by_hand.args(["install", "shop-db", "-n", NAMESPACE]).arg(&lab.v2.charts[0]);
+    let _ = run_command(by_hand.env("KUBECONFIG", cluster.kubeconfig())).ok();
+    let refused = lab.install(&whole, &cluster, helm, &[]).ends_with(15);
+    assert!(refused.stderr.contains("Sealift did not install it"), "{}", refused.stderr);
 }
 
 #[test]

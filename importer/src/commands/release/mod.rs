@@ -28,7 +28,7 @@ use sealift_importer::store::Store;
 use tempfile::TempDir;
 
 use check::{check_nodes, check_owners, check_releases, check_stop};
-use plan::{Plan, Report};
+use plan::{Plan, Report, left_alone};
 
 use super::cluster::{
     LedgerArgs, LockArgs, carried_helm, connect, find_helm, in_order, install_failure, instance, ledger,
@@ -329,10 +329,14 @@ impl<'a> Session<'a> {
         let Some(before) = installed(&agreed.records) else {
             self.out.note("removing what there is of it, for nothing ran before");
             let made = removal(&[agreed.records.clone(), newest.clone().into_iter().collect()].concat());
+            let mut left = Vec::new();
             if let Some(newest) = newest {
-                installer.undo(&newest, &made).await.map_err(|e| install_failure(&e))?;
+                let is_first_try = agreed.records.is_empty();
+                left = installer.undo(&newest, &made, is_first_try).await.map_err(|e| install_failure(&e))?;
             }
-            return Ok("what there was of it was removed again; --keep-failed leaves it, to look at it".into());
+            let text = "what there was of it was removed again; --keep-failed leaves it, to look at it";
+            let left: Vec<String> = left.iter().map(left_alone).collect();
+            return Ok([&[text.to_string()], &left[..]].concat().join("; "));
         };
         self.out.note(format!("going back to {}", escape_line(&before.record.title())));
         let opened = self.reopen(&before.record)?;
@@ -343,7 +347,9 @@ impl<'a> Session<'a> {
         let helm = installer.helm.clone().hiding(back.values.secrets());
         let installer = Installer { helm: &helm, ..*installer };
         self.load(&opened, &back.place).await?;
-        let done = installer.run(&back.job(&opened, self.args)).await.map_err(|e| install_failure(&e))?;
+        // consent to lose data was given for the way forth only
+        let job = Job { remove_data: false, ..back.job(&opened, self.args) };
+        let done = installer.run(&job).await.map_err(|e| install_failure(&e))?;
         Ok(format!(
             "the product is back at {} as it was in revision {} (now revision {}); --keep-failed leaves a failed \
              installation, to look at it",

@@ -8,9 +8,9 @@ use sealift_format::manifest::CrdPolicy;
 use sealift_importer::cluster::changes::{Change as ObjectState, ObjectChange};
 use sealift_importer::cluster::objects::ObjectRef;
 use sealift_importer::cluster::record::Record;
-use sealift_importer::install::Done;
 use sealift_importer::install::plan::{Change, Release};
 use sealift_importer::install::preview::{Preview, Sketch};
+use sealift_importer::install::{Done, Left};
 use serde::Serialize;
 
 use crate::commands::target::{ImagePlan, Loaded};
@@ -82,7 +82,7 @@ impl Report {
         let Done { stored, unchanged, left } = done;
         let title = stored.record.title();
         let Record { product, version, revision, instance, restores, .. } = stored.record;
-        let left = left.iter().map(|(release, data)| left_alone(release, data)).collect();
+        let left = left.iter().map(left_alone).collect();
         let seconds = took.as_secs_f64();
         Self { product, version, revision, instance, restores, unchanged, left, plan, loaded, seconds, title }
     }
@@ -261,10 +261,17 @@ impl Removal {
     }
 }
 
-fn left_alone(release: &str, data: &[ObjectRef]) -> String {
+/// A release that was not removed, and why.
+pub(super) fn left_alone(left: &Left) -> String {
+    let Left { release, namespace, data, problem } = left;
+    if let Some(problem) = problem {
+        return format!(
+            "not removed: release {release} in {namespace}, which this version has not: {problem}; the same command tries again"
+        );
+    }
     let data: Vec<String> = data.iter().map(ToString::to_string).collect();
     format!(
-        "left alone: release {release} is not in this version, and {} would go with it; --remove-data removes it",
+        "left alone: release {release} in {namespace} is not in this version, and {} would go with it; --remove-data removes it",
         data.join(", ")
     )
 }
