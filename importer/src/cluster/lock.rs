@@ -266,7 +266,13 @@ async fn renew(api: Api<Lease>, claim: Claim, mut current: Lease, state: watch::
         sleep(pause).await;
         pause = renewal;
         beat = beat.wrapping_add(1);
-        match api.replace(&name, &post_params(), &lease(&claim, &name, Some(&current), beat)).await {
+        let next = lease(&claim, &name, Some(&current), beat);
+        // a request that hangs must not cost the lock: the next one may get another connection
+        let Ok(answer) = timeout(renewal, api.replace(&name, &post_params(), &next)).await else {
+            pause = Duration::ZERO;
+            continue;
+        };
+        match answer {
             Ok(renewed) => current = renewed,
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => match api.get_opt(&name).await {
                 Ok(Some(found)) if holder(&found).holder == claim.holder => {

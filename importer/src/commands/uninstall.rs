@@ -168,9 +168,10 @@ impl Removal<'_> {
                 Err(e) => self.out.warn(escape_line(&format!("what is left of {release} cannot be told: {e}"))),
             }
         }
+        // before the record, so that the same command finds its way here again
+        let unpinned = unpin(self.site, history).await;
         let finish = Finish { outcome: Outcome::Uninstalled, message: "", finished: now() };
         self.ledger.finish(stored, &finish).await.map_err(|e| ledger_failure(&e))?;
-        let unpinned = unpin(self.site, history).await;
         let mut namespaces: Vec<&str> = releases.iter().map(|(_, namespace)| namespace.as_str()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
