@@ -296,7 +296,8 @@ fn a_cluster_and_its_ledger_are_shown_as_text() {
         command.arg("--kubeconfig").arg(cluster.kubeconfig()).arg("--containerd-socket").arg(cluster.socket());
         harmless(run_command(command.arg("--helm").arg(helm(Helm::V4))))
     };
-    for args in [&["status"][..], &["history", "shop"], &["uninstall", "shop"], &["install", "--yes", "--reset-values"]] {
+    for args in [&["status"][..], &["history", "shop"], &["uninstall", "shop"], &["install", "--yes", "--reset-values"]]
+    {
         let mut args = args.to_vec();
         if args[0] == "install" {
             args.push(bundle.to_str().expect("a path that is text"));
