@@ -7,6 +7,7 @@
 
 pub mod bundle;
 mod cluster;
+mod customer;
 pub mod lab;
 mod media;
 mod netns;
@@ -18,6 +19,7 @@ mod slot;
 use std::io::Write as _;
 
 pub use cluster::{Cluster, Containerd, ContainerdOnly, Options};
+pub use customer::Customer;
 pub use media::{Exfat, Tmpfs, small_tmpfs};
 pub use netns::{Netns, netns_loopback};
 pub use paths::{Helm, bundler, cache_dir, cluster_script, helm, importer, kubectl};

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sealift_fixtures::images::{ImageBuilder, Layer, write_docker_archive};
-use sealift_format::Digest;
-use sealift_format::fingerprint::Fingerprint;
 use sealift_tests::bundle::Parts;
 use sealift_tests::lab::Lab;
-use sealift_tests::{Cluster, Containerd, Helm, Ran, bundler, helm, importer, run_command};
+use sealift_tests::{Cluster, Containerd, Customer, Helm, Ran, bundler, helm, run_command};
 
 /// Clears the screen, sets a title, colours, goes back over the line, is a C1 control, and turns text around.
 const HOSTILE: &str = "\x1b[2J\x1b]0;owned\x07\x1b[31m \r\x08\x7f\u{9b}32m \u{202e}txt\u{2066}\u{200f}\u{61c} end";
@@ -39,46 +37,21 @@ fn harmless(ran: Ran) -> Ran {
     ran
 }
 
-/// A customer and a vendor of the sample bundle; the bundle lies beside what they have.
-struct Site(tempfile::TempDir);
-
-impl Site {
-    fn new() -> Self {
-        let site = Self(tempfile::tempdir().expect("a folder"));
-        let root = &Parts::sound().chain[0];
-        fs::write(site.path("root"), root.to_bytes()).expect("written");
-        let fingerprint = Fingerprint::of(&Digest::of(&root.body)).to_string();
-        let mut add = site.importer(&["trust", "add"]);
-        let _ = run_command(add.arg(site.path("root")).args(["--fingerprint", &fingerprint])).ok();
-        site
+/// What both programs say of a bundle.
+fn read(site: &Customer, bundle: &Path) -> Vec<Ran> {
+    let mut said = Vec::new();
+    for args in READERS {
+        said.push(run_command(site.importer(args).arg(bundle)));
+        let mut vendors = Command::new(bundler());
+        said.push(run_command(vendors.args(args).arg("--root").arg(site.path("root")).arg(bundle)));
     }
+    said.into_iter().map(harmless).collect()
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn importer(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(importer());
-        command.arg("--store").arg(self.path("store")).args(args);
-        command
-    }
-
-    /// What both programs say of a bundle.
-    fn read(&self, bundle: &Path) -> Vec<Ran> {
-        let mut said = Vec::new();
-        for args in READERS {
-            said.push(run_command(self.importer(args).arg(bundle)));
-            let mut vendors = Command::new(bundler());
-            said.push(run_command(vendors.args(args).arg("--root").arg(self.path("root")).arg(bundle)));
-        }
-        said.into_iter().map(harmless).collect()
-    }
-
-    fn write(&self, file: &[u8]) -> PathBuf {
-        let bundle = self.path("hello.sealift");
-        fs::write(&bundle, file).expect("written");
-        bundle
-    }
+fn write(site: &Customer, file: &[u8]) -> PathBuf {
+    let bundle = site.path("hello.sealift");
+    fs::write(&bundle, file).expect("written");
+    bundle
 }
 
 #[test]
@@ -87,9 +60,9 @@ fn what_a_bundle_may_say_freely_is_shown_as_text() {
     parts.manifest.images[0].source = HOSTILE.into();
     parts.manifest.builder.program = HOSTILE.into();
     parts.manifest.builder.zstd = HOSTILE.into();
-    let site = Site::new();
-    let bundle = site.write(&parts.file());
-    let said = site.read(&bundle);
+    let site = Customer::new();
+    let bundle = write(&site, &parts.file());
+    let said = read(&site, &bundle);
     assert!(said.iter().all(|ran| ran.code == Some(0)), "{said:#?}");
     let shown = said.iter().filter(|ran| ran.stdout.contains("\\x1b[2J")).count();
     let documents: Vec<_> = said.iter().filter(|ran| ran.stdout.contains("\\u001b[2J")).collect();
@@ -114,7 +87,7 @@ fn with(parts: &Parts, place: &str, text: &str) -> Vec<u8> {
 
 #[test]
 fn a_name_that_no_rule_allows_is_refused_without_being_obeyed_or_shown_at_length() {
-    let site = Site::new();
+    let site = Customer::new();
     let parts = Parts::sound();
     let places = [
         "\"product\":\"hello\"",
@@ -133,8 +106,8 @@ fn a_name_that_no_rule_allows_is_refused_without_being_obeyed_or_shown_at_length
     let mut refused = 0;
     for place in places {
         for text in [HOSTILE, "\u{202e}olleh", &long] {
-            let bundle = site.write(&with(&parts, place, text));
-            for ran in site.read(&bundle) {
+            let bundle = write(&site, &with(&parts, place, text));
+            for ran in read(&site, &bundle) {
                 assert!(matches!(ran.code, Some(3 | 4)), "{place} {ran:?}");
                 refused += 1;
             }
@@ -143,24 +116,24 @@ fn a_name_that_no_rule_allows_is_refused_without_being_obeyed_or_shown_at_length
     assert_eq!(refused, places.len() * 3 * 2 * READERS.len());
     let mut parts = Parts::sound();
     parts.manifest.requires = vec![HOSTILE.into()];
-    let bundle = site.write(&parts.file());
-    assert!(site.read(&bundle).iter().all(|ran| ran.code == Some(5)));
+    let bundle = write(&site, &parts.file());
+    assert!(read(&site, &bundle).iter().all(|ran| ran.code == Some(5)));
     parts.manifest.requires = vec![long];
-    let bundle = site.write(&parts.file());
-    assert!(site.read(&bundle).iter().all(|ran| ran.code == Some(5) || ran.code == Some(3)));
+    let bundle = write(&site, &parts.file());
+    assert!(read(&site, &bundle).iter().all(|ran| ran.code == Some(5) || ran.code == Some(3)));
 }
 
 #[test]
 fn file_names_from_a_medium_are_shown_as_text() {
-    let site = Site::new();
+    let site = Customer::new();
     let hostile = OsStr::from_bytes(HOSTILE.as_bytes());
     let raw = OsStr::from_bytes(b"\x9b31m\xff.sealift");
     for name in [hostile, raw] {
-        let bundle = site.0.path().join(name);
+        let bundle = site.path("").join(name);
         fs::write(&bundle, Parts::sound().file()).expect("written");
-        assert!(site.read(&bundle).iter().all(|ran| ran.code == Some(0)));
+        assert!(read(&site, &bundle).iter().all(|ran| ran.code == Some(0)));
         fs::write(&bundle, "no bundle").expect("written");
-        assert!(site.read(&bundle).iter().all(|ran| ran.code == Some(3)));
+        assert!(read(&site, &bundle).iter().all(|ran| ran.code == Some(3)));
         // as a pattern of the shell puts them there
         for args in [&["verify"][..], &["--json", "verify"], &["load", "x"]] {
             let mut command = site.importer(args);
@@ -169,7 +142,7 @@ fn file_names_from_a_medium_are_shown_as_text() {
         }
         let archive = [OsString::from("--json"), "build".into(), name.to_owned(), "-o".into(), "x".into()];
         let mut build = Command::new(bundler());
-        build.args(archive).args(["--root", "x", "--key", "x"]).current_dir(site.0.path());
+        build.args(archive).args(["--root", "x", "--key", "x"]).current_dir(site.path(""));
         let _ = harmless(run_command(&mut build)).ends_with(16);
     }
 }

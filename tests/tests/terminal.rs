@@ -2,49 +2,21 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use sealift_format::Digest;
-use sealift_format::fingerprint::Fingerprint;
-use sealift_tests::{bundle, importer, run, run_command, run_on_terminal};
+use sealift_tests::{Customer, bundle, run, run_command, run_on_terminal};
 
-/// A customer who trusts the vendor of the sample bundle, which lies beside the store.
-struct Customer(tempfile::TempDir);
+fn verify(customer: &Customer, args: &[&str]) -> Command {
+    let mut command = customer.importer(&["verify"]);
+    command.arg(customer.path("hello.sealift")).args(args);
+    command
+}
 
-impl Customer {
-    fn new() -> Self {
-        let customer = Self(tempfile::tempdir().expect("a folder"));
-        let parts = bundle::Parts::sound();
-        fs::write(customer.path("root"), parts.chain[0].to_bytes()).expect("written");
-        fs::write(customer.path("hello.sealift"), parts.file()).expect("written");
-        let fingerprint = Fingerprint::of(&Digest::of(&parts.chain[0].body)).to_string();
-        let mut add = customer.importer(&["trust", "add"]);
-        let _ = run_command(add.arg(customer.path("root")).args(["--fingerprint", &fingerprint])).ok();
-        customer
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn importer(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(importer());
-        command.arg("--store").arg(self.path("store")).args(args);
-        command
-    }
-
-    fn verify(&self, args: &[&str]) -> Command {
-        let mut command = self.importer(&["verify"]);
-        command.arg(self.path("hello.sealift")).args(args);
-        command
-    }
-
-    fn trusts(&self) -> bool {
-        run_command(&mut self.importer(&["trust", "list"])).ok().stdout.contains("acme")
-    }
+fn trusts(customer: &Customer) -> bool {
+    run_command(&mut customer.importer(&["trust", "list"])).ok().stdout.contains("acme")
 }
 
 /// A pipe by name, through which these bytes come, with a pause after the first ones.
@@ -70,7 +42,7 @@ fn is_dressed(text: &str) -> bool {
 #[test]
 fn a_terminal_has_a_bar_that_is_wiped_away_before_the_result() {
     let customer = Customer::new();
-    let seen = run_on_terminal(&customer.verify(&[]), "").ok().stdout;
+    let seen = run_on_terminal(&verify(&customer, &[]), "").ok().stdout;
     let wiped = "\r\x1b[2K";
     let (bar, result) = seen.rsplit_once(wiped).unwrap_or_else(|| panic!("nothing was wiped away: {seen:?}"));
     let drawn =
@@ -108,7 +80,7 @@ fn elsewhere_a_line_comes_after_five_seconds_and_nothing_is_drawn() {
 fn a_result_in_a_file_has_nothing_of_the_terminal_in_it() {
     let customer = Customer::new();
     let result = customer.path("result");
-    let verify = customer.verify(&[]);
+    let verify = verify(&customer, &[]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$@\" > \"$0\""]).arg(&result).arg(verify.get_program()).args(verify.get_args());
     assert!(run_on_terminal(&shell, "").ok().stdout.contains("verifying"));
@@ -119,9 +91,9 @@ fn a_result_in_a_file_has_nothing_of_the_terminal_in_it() {
 #[test]
 fn a_quiet_run_says_its_result_only_on_a_terminal_too() {
     let customer = Customer::new();
-    let seen = run_on_terminal(&customer.verify(&["--quiet"]), "").ok().stdout;
+    let seen = run_on_terminal(&verify(&customer, &["--quiet"]), "").ok().stdout;
     assert!(seen.starts_with("sound: hello") && !seen.contains('\x1b'), "{seen:?}");
-    assert_eq!(run_command(&mut customer.verify(&["--quiet"])).ok().stderr, "");
+    assert_eq!(run_command(&mut verify(&customer, &["--quiet"])).ok().stderr, "");
 }
 
 #[test]
@@ -135,7 +107,7 @@ fn colours_are_for_terminals_that_want_them() {
         assert!(seen.starts_with("error: ") && !seen.contains('\x1b'), "{name}={value}: {seen:?}");
     }
     // a bar has no colour, with and without the wish; to be drawn, it needs to move the cursor
-    let drawn = run_on_terminal(customer.verify(&[]).env("NO_COLOR", "1"), "").ok().stdout;
+    let drawn = run_on_terminal(verify(&customer, &[]).env("NO_COLOR", "1"), "").ok().stdout;
     assert!(drawn.contains("verifying") && !is_dressed(&drawn), "{drawn:?}");
     assert!(is_dressed(&on("NO_COLOR", "")));
 }
@@ -173,9 +145,9 @@ fn a_question_is_asked_on_a_terminal_and_refused_elsewhere() {
             let asked = run_on_terminal(&remove(), answer).ends_with(15).stdout;
             assert!(asked.contains("[y/N]") && asked.contains("not agreed; nothing was changed"), "{asked:?}");
         }
-        assert!(customer.trusts());
+        assert!(trusts(&customer));
     }
     let mut remove = customer.importer(&["trust", "remove", "acme"]);
     let _ = run_on_terminal(remove.arg("--quiet"), "y\n").ok();
-    assert!(!customer.trusts());
+    assert!(!trusts(&customer));
 }

@@ -3,7 +3,6 @@
 //! Opens no connection but to that server: proxies of the environment are not used.
 
 pub mod access;
-pub mod apply_set;
 pub mod changes;
 pub mod collect;
 mod crds;

@@ -15,6 +15,10 @@ use tokio::sync::Mutex;
 use super::{Cluster, Error};
 use crate::yaml::{YamlLimits, documents};
 
+/// Kinds whose objects are removed only when that is asked for: with them goes what cannot be made again.
+const PRECIOUS: [(&str, &str); 3] =
+    [("", "Namespace"), ("", "PersistentVolumeClaim"), ("apiextensions.k8s.io", "CustomResourceDefinition")];
+
 /// Which object: its kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct ObjectRef {
@@ -66,6 +70,12 @@ impl ObjectRef {
     #[must_use]
     pub fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// Whether it is removed only when that is asked for: namespaces, volume claims and definitions of kinds.
+    #[must_use]
+    pub fn is_precious(&self) -> bool {
+        PRECIOUS.contains(&(self.group(), self.kind.as_str()))
     }
 
     /// Whether both name the same thing, whatever the version of the kind's group.

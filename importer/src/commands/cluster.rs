@@ -3,14 +3,13 @@
 use std::io::IsTerminal as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sealift_console::{Exit, Failure, Output, escape_line};
 use sealift_format::manifest::{Blob, Manifest};
 use sealift_format::{Digest, Name};
 use sealift_importer::bundle::intake::{self, Opened};
 use sealift_importer::cluster::ledger::{self, Ledger};
-use sealift_importer::cluster::{self, Cluster, lock, status};
+use sealift_importer::cluster::{self, Cluster, status};
 use sealift_importer::helm::{self, Helm, Launcher};
 use sealift_importer::install::InstallError;
 use sealift_importer::install::values::SiteValuesError;
@@ -28,20 +27,6 @@ pub(crate) struct LedgerArgs {
     pub(crate) ledger_namespace: String,
 }
 
-/// How a product is locked against other runs
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct LockArgs {
-    /// Seconds that the lock of this run stands after its last sign of life: so long others wait if it dies
-    #[arg(long, value_name = "SECONDS", default_value_t = lock::DURATION.as_secs(), value_parser = clap::value_parser!(u64).range(3..=60))]
-    lock_duration: u64,
-}
-
-impl LockArgs {
-    pub(crate) fn duration(&self) -> Duration {
-        Duration::from_secs(self.lock_duration)
-    }
-}
-
 pub(crate) fn kubeconfig(site: &Site) -> Result<PathBuf, Failure> {
     if let Some(place) = &site.kubeconfig {
         return Ok(place.path.clone());
@@ -57,14 +42,6 @@ pub(crate) fn kubeconfig(site: &Site) -> Result<PathBuf, Failure> {
 /// One of several installations of a product, as a command line names it.
 pub(crate) fn instance(text: &str) -> Result<String, String> {
     Name::new(text).map(|name| name.to_string()).map_err(|e| e.to_string())
-}
-
-/// What no other run has.
-pub(crate) fn run_id() -> Result<String, Failure> {
-    let random = Path::new("/proc/sys/kernel/random/uuid");
-    let id = std::fs::read_to_string(random)
-        .map_err(|e| Failure::during(Exit::Storage, format!("cannot read {}", random.display()), &e))?;
-    Ok(id.trim_end().to_string())
 }
 
 /// Shows a plan and asks; where a question is asked, the plan is shown whatever `--quiet` says.
@@ -192,18 +169,6 @@ pub(crate) fn ledger_failure(error: &ledger::Error) -> Failure {
             Failure::from_error(Exit::Refused, error).hint("uninstall the other product, or use another --instance")
         }
         _ => Failure::from_error(Exit::Cluster, error),
-    }
-}
-
-pub(crate) fn lock_failure(error: &lock::Error) -> Failure {
-    match error {
-        lock::Error::Cluster(error) => cluster_failure(error),
-        lock::Error::Held(holder) => Failure::from_error(Exit::Busy, error).hint(format!(
-            "wait until that run has ended; \"sealift-importer unlock\" says whether it still lives (lock {})",
-            holder.lease
-        )),
-        lock::Error::Lost { .. } => Failure::from_error(Exit::Busy, error)
-            .hint("see what the other run does (status), and run the same command again when it has ended"),
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod history;
 pub(crate) mod inspect;
 pub(crate) mod install;
 pub(crate) mod load;
+mod locks;
 pub(crate) mod log;
 pub(crate) mod mirrors;
 pub(crate) mod plan;

@@ -11,6 +11,7 @@ use sealift_format::trust::TrustStore;
 use sealift_importer::audit::What;
 use sealift_importer::bundle::intake;
 use sealift_importer::cluster::ledger::Stored;
+use sealift_importer::cluster::lock;
 use sealift_importer::cluster::record::{Outcome, Record};
 use sealift_importer::images::containerd::Containerd;
 use sealift_importer::inventory::{Inventory, Surplus};
@@ -21,9 +22,10 @@ use sealift_importer::trust_dir;
 use serde::Serialize;
 
 use super::cluster::{LedgerArgs, agree, connect, ledger, ledger_failure, place};
+use super::locks::Locks;
 use super::log::noted;
 use super::target::{Place, SiteArgs, containerd_failure, owner};
-use super::upkeep::{KeepArgs, Locks, names_of, owner_of, place_of};
+use super::upkeep::{KeepArgs, names_of, owner_of, place_of};
 use super::{StoreArgs, refused, runtime, store_failure, trust_failure};
 
 /// Remove what no kept revision needs: records of the ledger, pins of images, packs in the store
@@ -107,7 +109,7 @@ pub(crate) fn run(args: &PruneArgs, store: &StoreArgs, out: &Output) -> Result<(
     noted(store.root(), out, |journal| {
         journal.begin(what, Some(cluster.who()))?;
         runtime.finish(async {
-            let locks = Locks::take(&cluster, (&ledger, &args.ledger), &plan.locked, &command, out).await?;
+            let locks = Locks::take((&cluster, &ledger), &plan.locked, (&command, lock::DURATION), out).await?;
             let work = async {
                 if ledger.list(None).await.map_err(|e| ledger_failure(&e))? != records {
                     return Err(Failure::new(Exit::Busy, "another run has changed the ledger since it was looked at")

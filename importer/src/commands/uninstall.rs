@@ -8,7 +8,6 @@ use sealift_importer::audit::What;
 use sealift_importer::cluster::Cluster;
 use sealift_importer::cluster::leavings;
 use sealift_importer::cluster::ledger::{self, Finish, Ledger, Stored};
-use sealift_importer::cluster::lock::Claim;
 use sealift_importer::cluster::objects::ObjectRef;
 use sealift_importer::cluster::record::Outcome;
 use sealift_importer::helm::Helm;
@@ -18,11 +17,10 @@ use sealift_importer::site::Site;
 use serde::Serialize;
 
 use super::cluster::{
-    LedgerArgs, LockArgs, agree, connect, find_helm_of, helm_failure, install_failure, instance, ledger,
-    ledger_failure, lock_failure, place, run_id,
+    LedgerArgs, agree, connect, find_helm_of, helm_failure, install_failure, instance, ledger, ledger_failure, place,
 };
+use super::locks::{LockArgs, Locks};
 use super::log::noted;
-use super::release::{give_back, take_lock};
 use super::target::SiteArgs;
 use super::upkeep::{names_of, owner_of};
 use super::{StoreArgs, now, runtime};
@@ -92,16 +90,6 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
             .hint("save it first; --remove-data lets it go. Nothing was changed"));
     }
     agree(args.yes, &format!("{title} will be removed: {list}{goes}\ncluster: {}", place(&cluster, &site)), out)?;
-    let claim = Claim {
-        namespace: args.ledger.ledger_namespace.clone(),
-        product: args.product.clone(),
-        instance: args.instance.clone(),
-        holder: run_id()?,
-        who: cluster.who().to_string(),
-        command: format!("uninstall {}", args.product),
-        duration: args.lock.duration(),
-        now,
-    };
     let what = What {
         command: "uninstall".into(),
         product: Some(args.product.clone()),
@@ -114,14 +102,11 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
     let report = noted(store.root(), out, |journal| {
         journal.begin(what, Some(cluster.who()))?;
         runtime.finish(async {
-            let lock = take_lock(&cluster, &ledger, claim, out).await?;
+            let (of, command) =
+                ([(args.product.clone(), args.instance.clone())], format!("uninstall {}", args.product));
+            let locks = Locks::take((&cluster, &ledger), &of, (&command, args.lock.duration()), out).await?;
             let removal = Removal { args, site: &site, cluster: &cluster, ledger: &ledger, helm: &helm, out };
-            let ended = tokio::select! {
-                ended = removal.run(&history, &releases) => ended,
-                lost = lock.lost() => Err(lock_failure(&lost)),
-            };
-            give_back(lock, out).await;
-            ended
+            locks.during(removal.run(&history, &releases), out).await
         })
     })?;
     out.result(&report, || {

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
-use sealift_console::{Exit, Failure, Output, escape_line};
+use sealift_console::{Exit, Failure, escape_line};
 use sealift_format::Digest;
 use sealift_format::trust::TrustStore;
 use sealift_importer::bundle::intake::{self, Opened};
-use sealift_importer::cluster::Cluster;
-use sealift_importer::cluster::ledger::{Ledger, Stored};
-use sealift_importer::cluster::lock::{Claim, Lock};
+use sealift_importer::cluster::ledger::Stored;
 use sealift_importer::cluster::record::{ImageRecord, Outcome, Record};
 use sealift_importer::images::containerd::{ImageSurvey, TagPolicy};
 use sealift_importer::inventory::{self, Inventory, PackFault};
@@ -18,10 +16,9 @@ use sealift_importer::site::Site;
 use sealift_importer::store::Store;
 use serde::Serialize;
 
-use super::cluster::{LedgerArgs, instance, lock_failure, run_id};
-use super::release::{give_back, take_lock};
+use super::cluster::instance;
+use super::store_failure;
 use super::target::{Open, Place, RegistryArgs, containerd_failure, owner, registry_failure};
-use super::{now, store_failure};
 
 /// Which revisions are kept, and of what
 #[derive(Debug, Clone, clap::Args)]
@@ -77,68 +74,6 @@ pub(crate) fn owner_of(record: &Record) -> String {
 /// Where the images of a revision are.
 pub(crate) fn place_of(record: &Record) -> Place {
     record.images_in.parse().unwrap_or(Place::Containerd)
-}
-
-/// The locks of several instances, given back together.
-pub(crate) struct Locks(Vec<Lock>);
-
-impl Locks {
-    /// Takes the locks of these products and instances, in this order; all or none.
-    pub(crate) async fn take(
-        cluster: &Cluster,
-        (ledger, args): (&Ledger, &LedgerArgs),
-        of: &[(String, String)],
-        command: &str,
-        out: &Output,
-    ) -> Result<Self, Failure> {
-        let mut locks = Self(Vec::new());
-        for (product, instance) in of {
-            let claim = Claim {
-                namespace: args.ledger_namespace.clone(),
-                product: product.clone(),
-                instance: instance.clone(),
-                holder: run_id()?,
-                who: cluster.who().to_string(),
-                command: command.to_string(),
-                duration: sealift_importer::cluster::lock::DURATION,
-                now,
-            };
-            match take_lock(cluster, ledger, claim, out).await {
-                Ok(lock) => locks.0.push(lock),
-                Err(failure) => {
-                    locks.give_back(out).await;
-                    return Err(failure);
-                }
-            }
-        }
-        Ok(locks)
-    }
-
-    /// Does something while all are held, and gives them back.
-    pub(crate) async fn during<T>(
-        self,
-        work: impl Future<Output = Result<T, Failure>>,
-        out: &Output,
-    ) -> Result<T, Failure> {
-        let lost = async {
-            if self.0.is_empty() {
-                return std::future::pending().await;
-            }
-            futures::future::select_all(self.0.iter().map(|lock| Box::pin(lock.lost()))).await.0
-        };
-        let ended = tokio::select! {
-            ended = work => ended,
-            lost = lost => Err(lock_failure(&lost)),
-        };
-        self.give_back(out).await;
-        ended
-    }
-
-    async fn give_back(self, out: &Output) {
-        for lock in self.0 {
-            give_back(lock, out).await;
-        }
-    }
 }
 
 /// A kept revision and what is wrong with it.

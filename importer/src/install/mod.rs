@@ -25,7 +25,6 @@ use plan::Release;
 use values::SiteValues;
 
 use crate::bundle::content::BundleContent;
-use crate::cluster::apply_set::is_precious;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
 use crate::cluster::objects::{ObjectRef, objects};
 use crate::cluster::record::{ChartRecord, ImageRecord, LeftRecord, Outcome, Record};
@@ -393,7 +392,7 @@ pub async fn data_of(helm: &Helm, release: &str, namespace: &str) -> Result<Vec<
     let all = objects(&manifest, release)?;
     let goes = all
         .into_iter()
-        .filter(|object| (is_precious(&object.reference) || claims_go(&object.value)) && !kept(&object.value));
+        .filter(|object| (object.reference.is_precious() || claims_go(&object.value)) && !kept(&object.value));
     Ok(goes.map(|object| object.reference).collect())
 }
 

@@ -1,9 +1,8 @@
-//! Dry runs, permissions and sets of plain manifests on a real API server.
+//! Dry runs and permissions on a real API server.
 
 use crate::common::{kubeconfig, kubectl, unique};
 use sealift_importer::cluster::Cluster;
 use sealift_importer::cluster::access::Permissions;
-use sealift_importer::cluster::apply_set::ApplySet;
 use sealift_importer::cluster::changes::{Change, Owner};
 use sealift_importer::cluster::objects::{Object, objects};
 
@@ -20,11 +19,6 @@ fn sound(text: &str) -> Vec<Object> {
 
 fn config_map(name: &str, data: &str) -> String {
     format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{{data}}}\n")
-}
-
-fn names(kind: &str, namespace: &str) -> Vec<String> {
-    let text = kubectl(&kubeconfig(), &["-n", namespace, "get", kind, "-o", "name"]);
-    text.lines().filter(|line| !line.contains("kube-root-ca.crt")).map(str::to_string).collect()
 }
 
 const WEB: &str = "---
@@ -123,44 +117,4 @@ async fn permissions_that_are_missing_are_named_and_the_printed_roles_suffice() 
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("still missing: {:?}", theirs.missing(&wanted).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_set_prunes_its_own_objects_and_no_other() {
-    if !sealift_tests::servers() {
-        return;
-    }
-    let (cluster, namespace) = place().await;
-    let set = ApplySet::new(&cluster, &namespace, "shop-extras");
-    let claim = "---
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: data}
-spec: {accessModes: [ReadWriteOnce], storageClassName: none, resources: {requests: {storage: 1Mi}}}
-";
-    let first = sound(&format!("{WEB}{}{claim}{}", config_map("a", ""), config_map("b", "")));
-    assert_eq!(set.foreign(&first).await.expect("it answers"), []);
-    set.apply(&first).await.expect("applied");
-    kubectl(&kubeconfig(), &["-n", &namespace, "create", "configmap", "mine"]);
-    let foreign = set.foreign(&sound(&config_map("mine", ""))).await.expect("it answers");
-    assert_eq!(
-        foreign.iter().map(|(o, owner)| format!("{o}: {owner}")).collect::<Vec<_>>(),
-        ["ConfigMap mine: nobody"]
-    );
-    let other = ApplySet::new(&cluster, &namespace, "other");
-    let taken = other.foreign(&sound(&config_map("a", ""))).await.expect("it answers");
-    assert_eq!(taken[0].1, set.id(), "an object of another set is foreign");
-    // the second version lacks the Deployment, a ConfigMap and the claim
-    let second = sound(&config_map("a", "x: '1'"));
-    set.apply(&second).await.expect("applied");
-    let surplus = set.surplus(&second).await.expect("it answers");
-    let removed = set.prune(&second, &surplus, false).await.expect("pruned");
-    let removed: Vec<String> = removed.iter().map(|object| object.kind.clone() + " " + &object.name).collect();
-    assert_eq!(removed, ["Deployment web", "ConfigMap b"], "and not the claim");
-    assert_eq!(names("configmap", &namespace), ["configmap/a", "configmap/mine", "configmap/shop-extras"]);
-    assert_eq!(names("pvc", &namespace), ["persistentvolumeclaim/data"]);
-    // a claim that stayed is still known, and goes when that is asked for; then nothing is left of the set
-    let surplus = set.surplus(&[]).await.expect("it answers");
-    set.prune(&[], &surplus, true).await.expect("pruned");
-    assert_eq!(names("configmap", &namespace), ["configmap/mine"]);
 }

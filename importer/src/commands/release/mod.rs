@@ -1,8 +1,8 @@
 //! What `install` and `rollback` share: look, plan, ask, load, install, wait, write down; and the way back.
 
+mod back;
 mod check;
 mod draft;
-mod note;
 mod plan;
 pub(crate) mod saved;
 
@@ -15,26 +15,23 @@ use sealift_format::manifest::CrdPolicy;
 use sealift_format::trust::TrustStore;
 use sealift_importer::bundle::intake::{self, Opened};
 use sealift_importer::cluster::ledger::{self, Ledger, Stored, current};
-use sealift_importer::cluster::lock::{self, Claim, Lock};
 use sealift_importer::cluster::record::{Outcome, Record};
 use sealift_importer::cluster::{self, Cluster};
 use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::TagPolicy;
-use sealift_importer::install::plan::{Release, dropped, removal};
+use sealift_importer::install::plan::{Release, dropped};
 use sealift_importer::install::values::SiteValues;
-use sealift_importer::install::{Done, Installer, Job};
+use sealift_importer::install::{Installer, Job};
 use sealift_importer::site::Site;
 use sealift_importer::store::Store;
 use tempfile::TempDir;
 
 use check::{check_nodes, check_owners, check_releases, check_stop};
-use plan::{Plan, Report, left_alone};
+use plan::{Plan, Report};
 
-use super::cluster::{
-    LedgerArgs, LockArgs, carried_helm, connect, find_helm, in_order, install_failure, instance, ledger,
-    ledger_failure, lock_failure, place, run_id,
-};
+use super::cluster::{LedgerArgs, carried_helm, connect, find_helm, in_order, instance, ledger, ledger_failure, place};
 use super::load::to_store;
+use super::locks::{LockArgs, Locks};
 use super::room::{self, Need};
 use super::target::{Loaded, Open, Place, RegistryArgs, SiteArgs, owner};
 use super::values::settle;
@@ -286,80 +283,18 @@ impl<'a> Session<'a> {
             self.runtime.block_on(self.try_charts(opened, &agreed, &helm))?;
         }
         let (done, loaded) = self.runtime.finish(async {
-            let lock = self.lock(&agreed).await?;
+            let of = [(agreed.plan.product.clone(), self.args.instance.clone())];
+            let run = (self.command.as_str(), self.args.lock.duration());
+            let locks = Locks::take((&agreed.cluster, &agreed.ledger), &of, run, self.out).await?;
             let work = async {
                 agreed.check_unmoved(&self.args.instance).await?;
                 let done = self.bring(opened, &agreed, &installer, &job).await?;
                 settle(&agreed.ledger, (&agreed.plan.product, &self.args.instance), &agreed.values, self.out).await;
                 Ok(done)
             };
-            let ended = tokio::select! {
-                ended = work => ended,
-                lost = lock.lost() => Err(lock_failure(&lost)),
-            };
-            give_back(lock, self.out).await;
-            ended
+            locks.during(work, self.out).await
         })?;
         Ok(Report::of(done, loaded, agreed.plan, self.begun.elapsed()))
-    }
-
-    /// Loads and installs; goes back if that fails.
-    async fn bring(
-        &self,
-        opened: &Opened,
-        agreed: &Agreed,
-        installer: &Installer<'_>,
-        job: &Job<'_>,
-    ) -> Result<(Done, Loaded), Failure> {
-        let loaded = self.load(opened, &agreed.place).await?;
-        let failed = match installer.run(job).await {
-            Ok(done) => return Ok((done, loaded)),
-            Err(error) => error,
-        };
-        let failure = install_failure(&failed);
-        if self.args.keep_failed || stop::is_requested() || failed.is_out_of_reach() {
-            return Err(failure);
-        }
-        let journal = self.begin_going_back(agreed);
-        let back = self.go_back(agreed, installer).await;
-        journal.end(&back);
-        match back {
-            Ok(text) => Err(failure.instead(text)),
-            Err(error) => Err(failure.hint(format!("going back failed as well: {}", error.message()))),
-        }
-    }
-
-    async fn go_back(&self, agreed: &Agreed, installer: &Installer<'_>) -> Result<String, Failure> {
-        let newest = agreed.newest(&self.args.instance).await?;
-        let Some(before) = installed(&agreed.records) else {
-            self.out.note("removing what there is of it, for nothing ran before");
-            let made = removal(&[agreed.records.clone(), newest.clone().into_iter().collect()].concat());
-            let mut left = Vec::new();
-            if let Some(newest) = newest {
-                let is_first_try = agreed.records.is_empty();
-                left = installer.undo(&newest, &made, is_first_try).await.map_err(|e| install_failure(&e))?;
-            }
-            let text = "what there was of it was removed again; --keep-failed leaves it, to look at it";
-            let left: Vec<String> = left.iter().map(left_alone).collect();
-            return Ok([&[text.to_string()], &left[..]].concat().join("; "));
-        };
-        self.out.note(format!("going back to {}", escape_line(&before.record.title())));
-        let opened = self.reopen(&before.record)?;
-        let values = agreed.ledger.values(before).await.map_err(|e| ledger_failure(&e))?;
-        let facts = Facts { closely: false, ..self.look(&before.record.product).await? };
-        let wish = Wish::of(&before.record, SiteValues::kept(values));
-        let back = self.plan(facts, &opened, wish).await?;
-        let helm = installer.helm.clone().hiding(back.values.secrets());
-        let installer = Installer { helm: &helm, ..*installer };
-        self.load(&opened, &back.place).await?;
-        // consent to lose data was given for the way forth only
-        let job = Job { remove_data: false, ..back.job(&opened, self.args) };
-        let done = installer.run(&job).await.map_err(|e| install_failure(&e))?;
-        Ok(format!(
-            "the product is back at {} as it was in revision {} (now revision {}); --keep-failed leaves a failed \
-             installation, to look at it",
-            before.record.version, before.record.revision, done.stored.record.revision
-        ))
     }
 
     async fn load(&self, opened: &Opened, place: &Open) -> Result<Loaded, Failure> {
@@ -403,20 +338,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn lock(&self, agreed: &Agreed) -> Result<Lock, Failure> {
-        let claim = Claim {
-            namespace: self.args.ledger.ledger_namespace.clone(),
-            product: agreed.plan.product.clone(),
-            instance: self.args.instance.clone(),
-            holder: run_id()?,
-            who: agreed.cluster.who().to_string(),
-            command: self.command.clone(),
-            duration: self.args.lock.duration(),
-            now,
-        };
-        take_lock(&agreed.cluster, &agreed.ledger, claim, self.out).await
-    }
-
     fn images_to(&self, records: &[Stored]) -> Place {
         let last = records.last().and_then(|stored| stored.record.images_in.parse().ok());
         self.args.to.clone().or(last).unwrap_or(Place::Containerd)
@@ -426,30 +347,6 @@ impl<'a> Session<'a> {
 impl sealift_importer::install::Steps for Session<'_> {
     fn step(&self, text: &str) {
         self.out.note(escape(text));
-    }
-}
-
-/// Takes the lock of a product, and waits for one that a dead run has left.
-pub(crate) async fn take_lock(cluster: &Cluster, ledger: &Ledger, claim: Claim, out: &Output) -> Result<Lock, Failure> {
-    ledger.ensure_namespace().await.map_err(|e| ledger_failure(&e))?;
-    let wait = |holder: &lock::Holder| {
-        out.note(format!(
-            "waiting whether {} still runs \"{}\": up to {} s",
-            escape_line(&holder.who),
-            escape_line(&holder.command),
-            holder.duration
-        ));
-    };
-    tokio::select! {
-        lock = Lock::take(cluster, claim, &wait) => lock.map_err(|e| lock_failure(&e)),
-        () = stop::requested() => Err(stop::Stopped.into()),
-    }
-}
-
-/// Gives a lock back; one that cannot be given back expires.
-pub(crate) async fn give_back(lock: Lock, out: &Output) {
-    if let Err(error) = lock.release().await {
-        out.warn(escape_line(&format!("the lock is not given back and will expire: {error}")));
     }
 }
 
