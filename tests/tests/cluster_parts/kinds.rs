@@ -365,6 +365,7 @@ async fn pods_that_a_quota_refuses_are_seen_after_a_while() {
     }
     let lab = Lab::new().await;
     apply(&lab, "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q}, spec: {hard: {pods: 0}}}").await;
+    until_the_quota_counts(&lab);
     let db = format!(
         "{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: db}}, spec: {{serviceName: db, selector: {{matchLabels: {{app: db}}}}, \
          template: {{metadata: {{labels: {{app: db}}}}, spec: {{containers: [{{name: app, {CONTAINER}}}]}}}}}}}}"
@@ -372,6 +373,24 @@ async fn pods_that_a_quota_refuses_are_seen_after_a_while() {
     let found = problem(&lab, &db).await;
     assert_eq!(found.reason, "FailedCreate");
     assert!(found.message.contains("exceeded quota"), "{found}");
+}
+
+/// The API server hears of a quota a while after it was made: until then it lets pods through.
+fn until_the_quota_counts(lab: &Lab) {
+    for n in 0..60 {
+        let name = format!("try-{n}");
+        let made = Command::new(sealift_tests::kubectl())
+            .arg("--kubeconfig")
+            .arg(&lab.kubeconfig)
+            .args(["-n", &lab.namespace, "run", &name, "--image=none.invalid/x"])
+            .output()
+            .expect("kubectl");
+        if String::from_utf8_lossy(&made.stderr).contains("exceeded quota") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    panic!("the quota is never counted");
 }
 
 /// What `kubectl proxy` passes on, told by what it says of each request.

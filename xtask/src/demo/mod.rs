@@ -49,7 +49,8 @@ pub(crate) fn run() -> Result<(), Error> {
     steps.finish(&[
         "what a bundle looks like       tar tf DEMO/shop-1.0.0.sealift",
         "what is in it                  BIN/sealift-bundler inspect DEMO/shop-1.0.0.sealift --root DEMO/vendor/root",
-        "the same down to running pods  cargo xtask demo --cluster   (root; builds Kubernetes first, ten minutes once)",
+        "the same down to running pods  cargo xtask demo --cluster   (root; builds Kubernetes first, ten minutes once;",
+        "                               the images here hold data only and would not start)",
         "your own product               README.md, the walk for a vendor",
     ]);
     Ok(())

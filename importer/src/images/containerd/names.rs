@@ -4,6 +4,7 @@
 //! hears of the image; with the label preset it would not.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::{
@@ -23,6 +24,8 @@ const PINNED: &str = "pinned";
 const OWNER: &str = "dev.sealift/product";
 /// How often a name is tried that others change at the same time.
 const TRIES: u32 = 5;
+/// After deleting names: the time in which the kubelet's side may still make them anew.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// What to do with a tag that stands for another image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,13 +223,27 @@ impl Containerd {
             };
             done.push((name.clone(), removal));
         }
-        for id in self.ids(&going).await? {
-            self.delete(&id, false).await?;
-        }
-        for (n, (name, _)) in going.iter().enumerate() {
-            self.delete(name, n + 1 == going.len()).await?;
-        }
+        self.delete_for_good(&going).await?;
         Ok(done)
+    }
+
+    /// Deletes names with the digests they stand for, and the kubelet's own names of images that have no other left.
+    ///
+    /// The kubelet's side may still be at work on an event of a name and make it, or its own, anew: so this looks
+    /// again until nothing has come back.
+    async fn delete_for_good(&self, going: &[(String, String)]) -> Result<(), ContainerdError> {
+        let mut left = self.left_of(going).await?;
+        for _ in 0..TRIES {
+            for (n, name) in left.iter().enumerate() {
+                self.delete(name, n + 1 == left.len()).await?;
+            }
+            if left.is_empty() {
+                break;
+            }
+            tokio::time::sleep(SETTLE).await;
+            left = self.left_of(going).await?;
+        }
+        Ok(())
     }
 
     /// Lets a name stand for an image, and pins it for the owner.
@@ -278,8 +295,9 @@ impl Containerd {
         Ok(())
     }
 
-    /// Names such as `sha256:<config>` of images that have no other name when these are gone.
-    async fn ids(&self, going: &[(String, String)]) -> Result<Vec<String>, ContainerdError> {
+    /// Of these names with their digests, those that exist; and names such as `sha256:<config>` of images that have
+    /// no other name when these are gone.
+    async fn left_of(&self, going: &[(String, String)]) -> Result<Vec<String>, ContainerdError> {
         if going.is_empty() {
             return Ok(Vec::new());
         }
@@ -288,15 +306,18 @@ impl Containerd {
             .await
             .map_err(|status| ContainerdError::call("list image names", status))?;
         let target_of = |image: &ApiImage| image.target.as_ref().map(|t| t.digest.clone());
-        let (ids, mut names): (Vec<_>, Vec<_>) =
+        let (ids, names): (Vec<_>, Vec<_>) =
             found.images.iter().partition(|image| image.name.parse::<Digest>().is_ok());
-        names.retain(|image| !going.iter().any(|(name, _)| *name == image.name));
+        let (going_names, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|image| {
+            going.iter().any(|(name, digest)| *name == image.name && target_of(image).as_ref() == Some(digest))
+        });
         let is_last = |id: &&&ApiImage| {
             let target = target_of(id);
             let was_ours = going.iter().any(|(_, digest)| Some(digest) == target.as_ref());
             was_ours && !names.iter().any(|image| target_of(image) == target)
         };
-        Ok(ids.iter().filter(is_last).map(|id| id.name.clone()).collect())
+        let ids = ids.iter().filter(is_last).map(|id| id.name.clone());
+        Ok(going_names.iter().map(|image| image.name.clone()).chain(ids).collect())
     }
 
     /// False if the name exists.
