@@ -19,7 +19,7 @@ use sealift_format::envelope::{DocumentKind, Envelope};
 use sealift_format::index::Index;
 use sealift_format::keys::SecretKey;
 use sealift_format::manifest::{
-    Blob, Builder, Chart, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob, UpgradesFrom,
+    Blob, Builder, Chart, Component, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob, UpgradesFrom,
 };
 use sealift_format::pack::Pack;
 use sealift_format::seal::Seal;
@@ -29,8 +29,9 @@ use sealift_format::{Digest, Limits, Name, SortedMap};
 
 use crate::chart;
 use crate::collect::Collected;
+use crate::manifests::ManifestFile;
 use crate::packer::{PackError, Packed, Packer, Room};
-use crate::recipe::Recipe;
+use crate::recipe::{ComponentEntry, Recipe};
 
 /// Small things up to this size go into the segment, in bytes.
 const SMALL: u64 = 1 << 20;
@@ -81,21 +82,26 @@ pub enum BuildError {
     Signature(#[source] sealift_format::Error),
 }
 
-/// A chart of the recipe, read and checked.
+/// What a component of the recipe is made of, read and checked.
 #[derive(Debug)]
-pub struct ReadChart {
-    /// The chart.
-    pub chart: chart::Chart,
-    /// The default values, in the order of the recipe.
-    pub values: Vec<PathBuf>,
+pub enum ReadComponent {
+    /// A chart.
+    Chart {
+        /// The chart.
+        chart: Box<chart::Chart>,
+        /// The default values, in the order of the recipe.
+        values: Vec<PathBuf>,
+    },
+    /// Plain manifests, ascending by name.
+    Manifests(Vec<ManifestFile>),
 }
 
 /// What goes into a bundle.
 pub struct Ingredients<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
-    /// Its charts, in its order.
-    pub charts: &'a [ReadChart],
+    /// Its components, in its order.
+    pub components: &'a [ReadComponent],
     /// Its images.
     pub images: &'a Collected,
     /// When it is made, in seconds since 1970.
@@ -153,30 +159,10 @@ pub fn build(
 
 fn pack(parts: &Ingredients<'_>, packer: &mut Packer<'_>, progress: &dyn Fn(u64)) -> Result<Manifest, BuildError> {
     let recipe = parts.recipe;
-    let name = |text: &str| Name::new(text).map_err(BuildError::Manifest);
-    let mut charts = Vec::new();
-    for (entry, read) in recipe.charts.iter().zip(parts.charts) {
-        let archive = Blob { digest: read.chart.digest, size: read.chart.tgz.len() as u64 };
-        packer.add(
-            &format!("chart {}", read.chart.metadata.name),
-            archive,
-            room(archive.size),
-            Cursor::new(&read.chart.tgz),
-        )?;
-        let values = entry
-            .values
-            .iter()
-            .zip(&read.values)
-            .map(|(at, path)| add_file(packer, path, &recipe.place(at)))
-            .collect::<Result<_, _>>()?;
-        charts.push(Chart {
-            release: name(&entry.release)?,
-            namespace: name(&entry.namespace)?,
-            name: read.chart.metadata.name.clone(),
-            version: read.chart.metadata.version.to_string(),
-            archive,
-            values,
-        });
+    let mut components: Vec<Component> = Vec::new();
+    for (entry, read) in recipe.components.iter().zip(parts.components) {
+        let component = component(recipe, packer, (entry, read), &components)?;
+        components.push(component);
     }
     let named = |packer: &mut Packer<'_>, list: &[crate::recipe::FileEntry]| -> Result<Vec<NamedBlob>, BuildError> {
         let mut blobs = Vec::new();
@@ -241,7 +227,7 @@ fn pack(parts: &Ingredients<'_>, packer: &mut Packer<'_>, progress: &dyn Fn(u64)
         index: IndexBlob { digest: Digest::of(b""), size: 0, raw_size: 0 },
         packs: Vec::new(),
         images,
-        charts,
+        components,
         licences,
         files,
         notes,
@@ -252,6 +238,52 @@ fn pack(parts: &Ingredients<'_>, packer: &mut Packer<'_>, progress: &dyn Fn(u64)
             level: parts.level,
         },
     })
+}
+
+fn name(text: &str) -> Result<Name, BuildError> {
+    Name::new(text).map_err(BuildError::Manifest)
+}
+
+fn component(
+    recipe: &Recipe,
+    packer: &mut Packer<'_>,
+    (entry, read): (&ComponentEntry, &ReadComponent),
+    earlier: &[Component],
+) -> Result<Component, BuildError> {
+    let mut needs: Vec<Name> = match &entry.needs {
+        Some(needs) => needs.iter().map(|need| name(need)).collect::<Result<_, _>>()?,
+        None => earlier.iter().map(|other| other.name.clone()).collect(),
+    };
+    needs.sort();
+    let mut component = Component {
+        name: name(&entry.name)?,
+        namespace: name(&entry.namespace)?,
+        needs,
+        chart: None,
+        manifests: Vec::new(),
+    };
+    match read {
+        ReadComponent::Chart { chart, values } => {
+            let archive = Blob { digest: chart.digest, size: chart.tgz.len() as u64 };
+            let label = format!("chart {}", chart.metadata.name);
+            packer.add(&label, archive, room(archive.size), Cursor::new(&chart.tgz))?;
+            let values = entry.values.iter().zip(values).map(|(at, path)| add_file(packer, path, &recipe.place(at)));
+            component.chart = Some(Chart {
+                name: chart.metadata.name.clone(),
+                version: chart.metadata.version.to_string(),
+                archive,
+                values: values.collect::<Result<_, _>>()?,
+            });
+        }
+        ReadComponent::Manifests(files) => {
+            for file in files {
+                let blob = Blob { digest: Digest::of(&file.bytes), size: file.bytes.len() as u64 };
+                packer.add(&format!("manifest {}", file.name), blob, room(blob.size), Cursor::new(&file.bytes))?;
+                component.manifests.push(NamedBlob { name: file.name.clone(), digest: blob.digest, size: blob.size });
+            }
+        }
+    }
+    Ok(component)
 }
 
 fn room(size: u64) -> Room {

@@ -7,6 +7,7 @@ pub mod chart;
 pub mod collect;
 mod entry;
 pub mod key_file;
+pub mod manifests;
 pub mod packer;
 pub mod prove;
 pub mod recipe;

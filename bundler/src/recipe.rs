@@ -22,7 +22,7 @@ pub use at::At;
 pub use error::RecipeError;
 pub use from::{ChartFrom, ChartPlace, ImageFrom, ImagePlace};
 pub use text::{
-    ImageName, ImagePattern, KubeVersion, Name, Namespace, Reason, RecipePath, RecipePlatform, Release, Version,
+    ComponentName, ImageName, ImagePattern, KubeVersion, Name, Namespace, Reason, RecipePath, RecipePlatform, Version,
 };
 
 /// Largest recipe that is read, in bytes.
@@ -70,16 +70,16 @@ pub struct Recipe {
     /// The oldest release over which this one may be installed; any if absent.
     #[serde(default)]
     pub upgrades_from: Option<UpgradesFromEntry>,
-    /// What becomes of the CRDs in the `crds/` folders of charts (`apply` if absent).
+    /// What becomes of the CRDs in the `crds/` folders of charts and among manifests (`apply` if absent).
     #[serde(default)]
     pub crds: Option<Crds>,
     /// Kubernetes version that charts are rendered for when their images are looked up.
     #[serde(default)]
     pub kube_version: Option<At<KubeVersion>>,
-    /// Charts, in the order in which they are installed.
+    /// Charts and manifests, in the order in which they are installed.
     #[serde(default)]
-    pub charts: Vec<ChartEntry>,
-    /// Images, under the names that the charts use.
+    pub components: Vec<ComponentEntry>,
+    /// Images, under the names that the components use.
     #[serde(default)]
     pub images: Vec<ImageEntry>,
     /// Images that charts name and the bundle leaves out on purpose, or uses in a way that is
@@ -139,17 +139,25 @@ impl From<Crds> for CrdPolicy {
     }
 }
 
-/// A chart to install.
+/// What is installed as one: a chart, or plain manifests.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ChartEntry {
-    /// Name of the Helm release.
-    pub release: At<Release>,
-    /// A folder, a `.tgz`, or `oci://registry/repository:version`.
-    pub chart: At<ChartFrom>,
+pub struct ComponentEntry {
+    /// Its name; a chart's Helm release is called so.
+    pub name: At<ComponentName>,
+    /// A chart: a folder, a `.tgz`, or `oci://registry/repository:version`.
+    #[serde(default)]
+    pub chart: Option<At<ChartFrom>>,
+    /// Plain manifests instead of a chart: files (`.yaml`, `.yml`, `.json`), and folders whose files are taken, without those of
+    /// folders within.
+    #[serde(default)]
+    pub manifests: Vec<At<RecipePath>>,
     /// Namespace to install into; the site may choose another one.
     pub namespace: At<Namespace>,
-    /// Files of values that hold everywhere, later ones winning.
+    /// Components before this one that must be ready before it is begun; all of them if absent.
+    #[serde(default)]
+    pub needs: Option<Vec<At<ComponentName>>>,
+    /// Files of values for a chart that hold everywhere, later ones winning.
     #[serde(default)]
     pub values: Vec<At<RecipePath>>,
     /// Whether the registry of an `oci://` chart is spoken to without TLS.
@@ -331,22 +339,42 @@ impl Recipe {
         if let Some(version) = versions.into_iter().flatten().find(|v| v.to_string().len() > MAX_VERSION) {
             return self.invalid(version, format!("a version has at most {MAX_VERSION} characters"));
         }
-        self.unique(
-            "release",
-            self.charts.iter().map(|c| (&c.release, format!("{} in namespace {}", *c.release, *c.namespace))),
-        )?;
+        self.unique("component", self.components.iter().map(|c| (&c.name, c.name.to_string())))?;
         self.unique("image", self.images.iter().map(|i| (&i.name, i.name.to_string())))?;
         self.unique("licence", self.licences.iter().map(|f| (&f.name, f.name.to_string())))?;
         self.unique("file", self.files.iter().map(|f| (&f.name, f.name.to_string())))?;
-        for chart in &self.charts {
-            if let (false, Some(ca)) = (chart.chart.is_remote(), &chart.ca) {
-                return self.invalid(ca, "ca is for charts from oci:// only".to_string());
-            }
+        for (n, component) in self.components.iter().enumerate() {
+            self.check_component(component, &self.components[..n])?;
         }
         for image in &self.images {
             self.check_image(image)?;
         }
         Ok(())
+    }
+
+    fn check_component(&self, component: &ComponentEntry, earlier: &[ComponentEntry]) -> Result<(), RecipeError> {
+        let name = &component.name;
+        match (&component.chart, component.manifests.first()) {
+            (None, None) => {
+                return self.invalid(name, format!("component {} has neither a chart nor manifests", **name));
+            }
+            (Some(_), Some(manifest)) => {
+                return self.invalid(manifest, format!("component {} has a chart: manifests are another one", **name));
+            }
+            _ => {}
+        }
+        if let (None, Some(values)) = (&component.chart, component.values.first()) {
+            return self.invalid(values, "values are for charts only; manifests are applied as they are".to_string());
+        }
+        if let (false, Some(ca)) = (component.chart.as_ref().is_some_and(|chart| chart.is_remote()), &component.ca) {
+            return self.invalid(ca, "ca is for charts from oci:// only".to_string());
+        }
+        let needs = component.needs.as_deref().unwrap_or_default();
+        self.unique("need", needs.iter().map(|need| (need, need.to_string())))?;
+        match needs.iter().find(|need| !earlier.iter().any(|other| *other.name == ***need)) {
+            Some(need) => self.invalid(need, format!("component {} needs {}, which is not before it", **name, **need)),
+            None => Ok(()),
+        }
     }
 
     fn check_image(&self, image: &ImageEntry) -> Result<(), RecipeError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 mod check;
 mod helm;
-mod images;
+pub(crate) mod images;
 
 pub use check::{Checked, Finding, MissingImages, Problem, check_images};
 pub use helm::Helm;
@@ -52,11 +52,11 @@ pub struct Installation<'a> {
     pub kube_version: Option<&'a str>,
 }
 
-/// What a chart renders to, as far as images go.
+/// What a component comes to, as far as images go.
 #[derive(Debug, Clone)]
 pub struct Rendered {
-    /// Name of the release.
-    pub release: String,
+    /// Name of the component.
+    pub component: String,
     /// The images, in the order of the text; the same image as often as it is named.
     pub images: Vec<NamedImage>,
 }
@@ -157,11 +157,9 @@ pub enum RenderError {
 ///
 /// [`RenderError`] for the first chart that does not render within limits.
 pub fn render(helm: Option<&Helm>, installations: &[Installation<'_>]) -> Result<Rendering, RenderError> {
-    let Some(helm) = helm else {
-        return Ok(Rendering::NotRendered(NoHelm));
-    };
     let mut rendered = Vec::new();
     for installation in installations {
+        let Some(helm) = helm else { return Ok(Rendering::NotRendered(NoHelm)) };
         let text = helm.template(installation)?;
         let images = images::find(&text).map_err(|(template, reason)| RenderError::Yaml {
             chart: installation.chart.metadata.name.clone(),
@@ -169,7 +167,7 @@ pub fn render(helm: Option<&Helm>, installations: &[Installation<'_>]) -> Result
             template,
             reason,
         })?;
-        rendered.push(Rendered { release: installation.release.to_string(), images });
+        rendered.push(Rendered { component: installation.release.to_string(), images });
     }
     Ok(Rendering::Rendered(rendered))
 }

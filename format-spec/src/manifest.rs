@@ -1,5 +1,7 @@
 //! The manifest: everything a bundle is, in the one document that the vendor signs (SPEC.md, "Manifest").
 
+mod component;
+
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,8 @@ use crate::json::{self, MAX_INTEGER, Name, SortedMap};
 use crate::limits::Limits;
 use crate::oci::{self, Platform};
 use crate::trust::{Role, SignedDocument};
+
+pub use component::{Chart, Component, ComponentContent};
 
 /// Features that a reader of this version has and a manifest may require.
 pub const KNOWN_FEATURES: [&str; 0] = [];
@@ -96,25 +100,6 @@ impl Image {
     }
 }
 
-/// A Helm chart and the release it becomes. Charts are installed in the order of the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Chart {
-    /// Name of the Helm release, unique in the bundle.
-    pub release: Name,
-    /// Namespace it goes to unless the site says otherwise.
-    pub namespace: Name,
-    /// Name of the chart.
-    pub name: String,
-    /// Version of the chart (SemVer).
-    pub version: String,
-    /// The chart archive (`.tgz`).
-    pub archive: Blob,
-    /// The vendor's default values (YAML), in the order in which they are merged.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<Blob>,
-}
-
 /// The oldest release over which a bundle may be installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,7 +112,7 @@ pub struct UpgradesFrom {
     pub seq: u64,
 }
 
-/// What becomes of the CRDs in a chart's `crds/` folder.
+/// What becomes of the CRDs in a chart's `crds/` folder and among manifests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CrdPolicy {
@@ -208,9 +193,9 @@ pub struct Manifest {
     /// Images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
-    /// Charts, in install order.
+    /// Charts and manifests, in install order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub charts: Vec<Chart>,
+    pub components: Vec<Component>,
     /// Licences, strictly ascending by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licences: Vec<NamedBlob>,
@@ -253,12 +238,16 @@ impl Manifest {
         if let Some(feature) = self.requires.iter().find(|f| !KNOWN_FEATURES.contains(&f.as_str())) {
             return Err(Error::Unsupported(feature.clone()));
         }
-        let blobs = self.charts.iter().flat_map(|c| std::iter::once(&c.archive).chain(&c.values)).chain(&self.notes);
+        let blobs = self.components.iter().flat_map(Component::blobs).chain(self.notes);
         let tools = self.tools.0.values().flat_map(|platforms| platforms.0.values());
         let named = self.licences.iter().chain(&self.files).map(|n| n.size);
         let stop = self.upgrades_from.iter().flat_map(|from| [from.epoch, from.seq]);
-        let mut numbers =
-            blobs.chain(tools).map(|b| b.size).chain(named).chain([self.epoch, self.seq, self.created_at]).chain(stop);
+        let mut numbers = blobs
+            .chain(tools.copied())
+            .map(|b| b.size)
+            .chain(named)
+            .chain([self.epoch, self.seq, self.created_at])
+            .chain(stop);
         if numbers.any(|n| n > MAX_INTEGER) {
             return bad("a number is out of range".into());
         }
@@ -287,7 +276,7 @@ impl Manifest {
             }
         }
         self.check_images()?;
-        self.check_charts()?;
+        component::check(&self.components)?;
         for (what, list) in [("licences", &self.licences), ("files", &self.files)] {
             if !json::strictly_ascending(list, |n| &n.name) {
                 return bad(format!("\"{what}\" is not strictly ascending by name"));
@@ -349,24 +338,6 @@ impl Manifest {
                     || !image.omitted.is_empty())
             {
                 return bad(format!("{} is one manifest and must list itself as its only platform", image.reference()));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_charts(&self) -> Result<(), Error> {
-        let mut releases = std::collections::BTreeSet::new();
-        for chart in &self.charts {
-            let bad = |reason: &str| Err(Error::malformed("chart", format!("release {}: {reason}", chart.release)));
-            if !releases.insert(&chart.release) {
-                return bad("it is listed twice");
-            }
-            if chart.release.as_str().len() > 53 {
-                return bad("Helm allows at most 53 characters");
-            }
-            Name::new(&chart.name)?;
-            if chart.version.len() > 128 || Version::parse(&chart.version).is_err() {
-                return bad("the chart's version is not SemVer");
             }
         }
         Ok(())

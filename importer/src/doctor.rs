@@ -16,6 +16,14 @@ use crate::site::{Distribution, Place, Site, Space, space};
 pub const OLDEST_KUBERNETES: Version = Version::new(1, 28, 0);
 /// The first containerd that keeps pinned images when the kubelet cleans up.
 const PINS_FROM: Version = Version::new(1, 7, 0);
+/// Of each line of containerd, the first in which labels of an image cannot run programs on the host (CVE-2026-53488).
+static LABELS_MENDED: [Version; 5] = [
+    Version::new(1, 7, 33),
+    Version::new(2, 0, 10),
+    Version::new(2, 1, 9),
+    Version::new(2, 2, 5),
+    Version::new(2, 3, 2),
+];
 /// Less free space than this is a problem: the kubelet begins to remove images.
 const LITTLE_SPACE: u64 = 2_000_000_000;
 /// Less free space than this part of the whole is a warning: the kubelet cleans up above 85 %.
@@ -124,12 +132,24 @@ fn containerd(site: &Site, probes: &Probes<'_>) -> Finding {
                 Some(known) if known < PINS_FROM => warning(
                     check,
                     detail,
-                    "it may remove loaded images when the disk gets full: keep space free, or load into a registry",
+                    "it may remove loaded images when the disk gets full: keep space free, or load into a registry; and \
+                     labels of an image can run programs on this machine (CVE-2026-53488): move to a newer containerd",
+                ),
+                Some(known) if has_label_hole(&known) => warning(
+                    check,
+                    detail,
+                    "labels of an image, from wherever it comes, can run programs on this machine (CVE-2026-53488): move to \
+                     containerd 1.7.33, 2.0.10, 2.1.9, 2.2.5, 2.3.2 or newer, unless its distribution has mended it",
                 ),
                 _ => ok(check, detail),
             }
         }
     }
+}
+
+fn has_label_hole(version: &Version) -> bool {
+    let line = LABELS_MENDED.iter().find(|mended| (mended.major, mended.minor) == (version.major, version.minor));
+    version < line.unwrap_or(&LABELS_MENDED[0])
 }
 
 fn snapshotter(site: &Site) -> Finding {
@@ -338,6 +358,32 @@ mod tests {
             assert_eq!(lenient(text).map(|version| version.to_string()).as_deref(), Some(expected));
         }
         assert_eq!(lenient("unknown"), None);
+    }
+
+    #[test]
+    fn a_containerd_whose_hole_is_not_mended_is_a_warning() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (given, environment) = (crate::site::Given::default(), crate::site::Environment::default());
+        let mut site = Site::find(dir.path(), &given, &environment, &[]);
+        site.containerd_socket = Some(Place { path: "/run/c.sock".into(), origin: crate::site::Origin::Given });
+        let launcher = Launcher::new(Path::new("/x"), None, None);
+        for (version, is_warned) in [
+            ("1.6.20~ds1", true),
+            ("1.7.32", true),
+            ("1.7.33", false),
+            ("2.0.9", true),
+            ("2.1.9", false),
+            ("2.2.4", true),
+            ("v2.2.5-k8s", false),
+            ("2.3.1", true),
+            ("2.4.0", false),
+        ] {
+            let answer = |_: &Path| Ok(version.to_string());
+            let probes = Probes { launcher: &launcher, containerd_version: &answer, context: None, directories: &[] };
+            let found = containerd(&site, &probes);
+            let said = found.remedy.as_deref().is_some_and(|remedy| remedy.contains("CVE-2026-53488"));
+            assert_eq!((found.state == Health::Warning, said), (is_warned, is_warned), "{version}: {found:?}");
+        }
     }
 
     #[tokio::test]

@@ -27,15 +27,9 @@ pub struct Surplus {
     pub bundles: BTreeSet<Digest>,
     /// The packs, segments and indexes.
     pub packs: BTreeSet<Digest>,
-}
-
-/// A bundle in the store whose seal does not hold today, so that nobody can say which packs it needs.
-#[derive(Debug)]
-pub struct Unreadable<'a> {
-    /// The digest of its manifest.
-    pub bundle: Digest,
-    /// Why.
-    pub error: &'a sealift_format::Error,
+    /// Bundles of which nobody can say which packs they need: one that is needed and has no seal, or one whose seal does
+    /// not hold today. While there is one, nothing goes.
+    pub unproven: BTreeSet<Digest>,
 }
 
 /// What is wrong with a pack in the store.
@@ -82,22 +76,17 @@ impl Inventory {
     }
 
     /// What may go: of the bundles that are `known`, those that are not `needed`, with the packs that no other bundle
-    /// has; with `unused`, everything that is not needed.
-    ///
-    /// # Errors
-    ///
-    /// [`Unreadable`] if one that stays, or would go without `unused`, does not say which packs it needs.
-    pub fn surplus(
-        &self,
-        needed: &BTreeSet<Digest>,
-        known: &BTreeSet<Digest>,
-        unused: bool,
-    ) -> Result<Surplus, Unreadable<'_>> {
+    /// has; with `unused`, everything that is not needed. Nothing, if it cannot be told which packs are needed.
+    #[must_use]
+    pub fn surplus(&self, needed: &BTreeSet<Digest>, known: &BTreeSet<Digest>, unused: bool) -> Surplus {
         let goes = |digest: &Digest| !needed.contains(digest) && (unused || known.contains(digest));
         let (mut stay, mut surplus) = (BTreeSet::new(), Surplus::default());
+        surplus.unproven.extend(needed.iter().filter(|digest| !self.bundles.contains_key(digest)));
         for (digest, manifest) in &self.bundles {
             match manifest {
-                Err(error) if !(unused && goes(digest)) => return Err(Unreadable { bundle: *digest, error }),
+                Err(_) if !(unused && goes(digest)) => {
+                    surplus.unproven.insert(*digest);
+                }
                 Ok(manifest) if goes(digest) => surplus.packs.extend(parts(manifest).map(|part| part.digest)),
                 Ok(manifest) => stay.extend(parts(manifest).map(|part| part.digest)),
                 Err(_) => {}
@@ -106,11 +95,14 @@ impl Inventory {
                 surplus.bundles.insert(*digest);
             }
         }
+        if !surplus.unproven.is_empty() {
+            return Surplus { unproven: surplus.unproven, ..Surplus::default() };
+        }
         if unused {
             surplus.packs.extend(self.packs.keys());
         }
         surplus.packs.retain(|pack| self.packs.contains_key(pack) && !stay.contains(pack));
-        Ok(surplus)
+        surplus
     }
 }
 

@@ -22,5 +22,6 @@ mod set_path;
 pub mod site;
 pub mod store;
 pub mod trust_dir;
+pub mod users;
 pub mod values;
 pub mod yaml;

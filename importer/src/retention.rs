@@ -87,7 +87,7 @@ mod tests {
                 epoch: 1,
                 seq: 1,
                 bundle: Digest::of(b""),
-                charts: vec![],
+                components: vec![],
                 left: vec![],
                 images: vec![],
                 images_in: String::new(),

@@ -75,8 +75,14 @@ impl StoreError {
     /// Whether the disk is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } | Self::Temporary { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io { source, .. } | Self::Temporary { source, .. } if is_full(source))
     }
+}
+
+/// Whether something could not be written since there is no space for it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The importer's directory, held by this run.

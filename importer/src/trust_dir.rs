@@ -3,12 +3,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use sealift_console::Exit;
 use sealift_format::envelope::Envelope;
 use sealift_format::fingerprint::Fingerprint;
 use sealift_format::trust::{TrustStore, Vendor, read_root_file};
 use sealift_format::{Digest, Name};
 
+use crate::audit::{Entry, Event, What, Who};
 use crate::store::{Store, StoreError, check_private, check_root};
 
 /// Why a vendor cannot be trusted, or what is trusted cannot be read.
@@ -135,13 +138,15 @@ pub fn remove(store: &Store, vendor: &Name) -> Result<(), TrustError> {
 
 /// Keeps the roots that a verified bundle brought, if they follow those that are kept.
 ///
-/// A vendor that is not trusted here any more, or by another root now, stays as it is.
+/// A vendor that is not trusted here any more, or by another root now, stays as it is. What is kept leaves a line in the
+/// audit log.
 ///
 /// # Errors
 ///
 /// [`StoreError`].
 pub fn save(store: &Store, vendor: &Vendor) -> Result<(), StoreError> {
-    let path = path(store, &vendor.root().vendor);
+    let root = vendor.root();
+    let path = path(store, &root.vendor);
     let kept = match fs::read(&path) {
         Ok(bytes) => read_root_file(&bytes).unwrap_or_default(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -149,7 +154,24 @@ pub fn save(store: &Store, vendor: &Vendor) -> Result<(), StoreError> {
     };
     let new = vendor.envelopes();
     let is_begun = !kept.is_empty() && kept.iter().zip(new).all(|(old, new)| old.body == new.body);
-    if is_begun && kept.len() < new.len() { store.write(&path, &bytes(vendor)) } else { Ok(()) }
+    if !is_begun || kept.len() >= new.len() {
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let detail = format!("root {} of {}", root.version, root.vendor);
+    let what = What { command: "roots kept".into(), detail: Some(detail), ..What::default() };
+    // on a full disk the log may lack it; whether the roots fit is another matter
+    let entry = match Entry::begin(store.root(), Who::of_process(), what, now) {
+        Err(error) if error.is_full() => None,
+        begun => Some(begun?),
+    };
+    let written = store.write(&path, &bytes(vendor));
+    let Some(entry) = entry else { return written };
+    let noted = match &written {
+        Ok(()) => entry.done(None, now),
+        Err(error) => entry.failed(Event::Failed, Exit::Storage as u8, &error.to_string(), now),
+    };
+    written.and(noted.or_else(|error| if error.is_full() { Ok(()) } else { Err(error) }))
 }
 
 fn path(store: &Store, vendor: &Name) -> PathBuf {

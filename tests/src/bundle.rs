@@ -8,7 +8,7 @@ use sealift_format::extent::{self, Encoding, Extent};
 use sealift_format::frame::{self, EncodedFrame, FrameEntry};
 use sealift_format::index::{BlobEntry, Index, Place};
 use sealift_format::keys::{SecretKey, SignatureRecord};
-use sealift_format::manifest::{Blob, Builder, Chart, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob};
+use sealift_format::manifest::{Blob, Builder, Chart, Component, Image, ImagePlatform, IndexBlob, Manifest, NamedBlob};
 use sealift_format::oci;
 use sealift_format::pack::{Pack, PackWriter};
 use sealift_format::seal::Seal;
@@ -81,8 +81,8 @@ pub struct Content {
     pub blobs: Vec<BlobEntry>,
     /// The images of the manifest.
     pub images: Vec<Image>,
-    /// The charts of the manifest.
-    pub charts: Vec<Chart>,
+    /// The components of the manifest.
+    pub components: Vec<Component>,
     /// The files of the manifest.
     pub files: Vec<NamedBlob>,
     /// The notes of the manifest.
@@ -200,7 +200,7 @@ pub fn no_content() -> Content {
         packs: Vec::new(),
         blobs: Vec::new(),
         images: Vec::new(),
-        charts: Vec::new(),
+        components: Vec::new(),
         files: Vec::new(),
         notes: None,
     }
@@ -258,13 +258,17 @@ pub fn content(image: &SampleImage) -> Content {
             platforms: vec![ImagePlatform { platform: "linux/amd64".into(), manifest, lean: Default::default() }],
             omitted: image.index.iter().flat_map(|(_, omitted)| omitted.clone()).collect(),
         }],
-        charts: vec![Chart {
-            release: name("hello"),
+        components: vec![Component {
+            name: name("hello"),
             namespace: name("hello"),
-            name: "hello".into(),
-            version: "1.0.0".into(),
-            archive: blob(chart),
-            values: Vec::new(),
+            needs: Vec::new(),
+            chart: Some(Chart {
+                name: "hello".into(),
+                version: "1.0.0".into(),
+                archive: blob(chart),
+                values: Vec::new(),
+            }),
+            manifests: Vec::new(),
         }],
         files: vec![NamedBlob { name: name("squares.bin"), digest: Digest::of(&file), size: file.len() as u64 }],
         notes: Some(blob(notes)),
@@ -316,7 +320,7 @@ impl Parts {
             index: IndexBlob { digest: Digest::of(&stored), size: stored.len() as u64, raw_size: index.len() as u64 },
             packs: content.packs.iter().map(|p| blob(&p.bytes)).collect(),
             images: content.images.clone(),
-            charts: content.charts.clone(),
+            components: content.components.clone(),
             licences: Vec::new(),
             files: content.files.clone(),
             notes: content.notes,

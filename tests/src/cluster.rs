@@ -31,11 +31,21 @@ pub struct Options<'a> {
     pub proxy: bool,
     /// The network namespace to run in; `None`: the machine's.
     pub netns: Option<&'a Netns>,
+    /// API server and kubelet of the oldest Kubernetes that Sealift supports, 1.28.
+    pub oldest: bool,
+}
+
+impl Options<'_> {
+    /// One node, all of it as old as it may be where containerd is, and new otherwise.
+    #[must_use]
+    pub fn as_old_as(containerd: Containerd) -> Self {
+        Self { oldest: containerd == Containerd::Debian, ..Self::default() }
+    }
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { nodes: 1, proxy: false, netns: None }
+        Self { nodes: 1, proxy: false, netns: None, oldest: false }
     }
 }
 
@@ -82,6 +92,7 @@ impl Cluster {
             .env("SL_NET", &slot.net)
             .env("SL_NODES", options.nodes.to_string())
             .env("SL_PROXY", u8::from(options.proxy).to_string())
+            .env("SL_API", if options.oldest { "oldest" } else { "current" })
             .env("SL_CONTAINERD", containerd.word());
         servers.started = true;
         let _ = run_command(&mut command).ok();
@@ -168,6 +179,25 @@ impl Cluster {
     /// If it is not running.
     pub fn kill(&self, process: &str) {
         self.servers.kill(process);
+    }
+
+    /// Sends one of its processes a signal: `STOP`, `CONT`.
+    ///
+    /// # Panics
+    ///
+    /// If it is not running.
+    pub fn signal(&self, process: &str, signal: &str) {
+        let _ = run_command(&mut self.servers.script("signal", &[process, signal])).ok();
+    }
+
+    /// Cuts the nodes' power: kubelets, containerds, shims and containers die at once, and what is in memory is gone.
+    /// The control plane stays; kubelets and containerds may be started again.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be done.
+    pub fn cut_power(&self) {
+        let _ = run_command(&mut self.servers.script("cut", &[])).ok();
     }
 
     /// Starts a killed process again; does not wait until it is ready.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sealift_fixtures::product::{self, Product, Version};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Cluster, Helm, Ran, bundler, helm, importer, run, run_command};
@@ -116,4 +117,14 @@ pub fn helm_says(cluster: &Cluster, which: Helm, args: &[&str]) -> serde_json::V
     let mut command = Command::new(helm(which));
     command.args(args).args(["-n", product::NAMESPACE, "-o", "json"]).env("KUBECONFIG", cluster.kubeconfig());
     run_command(&mut command).ok().json()
+}
+
+/// The names in a list of components of a result.
+///
+/// # Panics
+///
+/// If it is no such list.
+#[must_use]
+pub fn names(components: &Value) -> Vec<&str> {
+    components.as_array().expect("components").iter().map(|one| one["name"].as_str().expect("a name")).collect()
 }

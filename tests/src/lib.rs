@@ -3,11 +3,12 @@
 //! Helpers panic with everything a reader needs, as assertions do; they are for tests alone. A test that
 //! needs servers starts with `if !sealift_tests::servers() { return; }`. Whatever is started here is
 //! stopped when its value is dropped, and nothing else is ever stopped. [`bundle`] and [`lab`] are what is tested on
-//! them: a bundle to bend, and a vendor with a customer.
+//! them: a bundle to bend, and a vendor with a customer; [`strace`] makes a disk full.
 
 pub mod bundle;
 mod cluster;
 mod customer;
+pub mod kill;
 pub mod lab;
 mod media;
 mod netns;
@@ -15,6 +16,8 @@ mod paths;
 mod registry;
 mod run;
 mod slot;
+pub mod strace;
+mod tally;
 
 use std::io::Write as _;
 
@@ -25,6 +28,7 @@ pub use netns::{Netns, netns_loopback};
 pub use paths::{Helm, bundler, cache_dir, cluster_script, helm, importer, kubectl};
 pub use registry::{Registry, free_port};
 pub use run::{Ran, run, run_command, run_on_terminal};
+pub use tally::{KILLED_RUNS, Tally};
 
 /// How a line begins that says a [`figure`].
 pub const FIGURE: &str = "figure: ";

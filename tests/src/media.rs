@@ -44,6 +44,27 @@ impl Tmpfs {
         self.dir.path()
     }
 
+    /// Makes it larger or smaller, though never smaller than what is in it.
+    ///
+    /// # Panics
+    ///
+    /// If it would be smaller than that.
+    pub fn resize(&self, bytes: u64) {
+        let how = format!("remount,size={bytes}");
+        let _ = run("mount", ["-o".as_ref(), how.as_ref(), self.dir.path().as_os_str()]).ok();
+    }
+
+    /// Bytes that are in use, in whole pages.
+    ///
+    /// # Panics
+    ///
+    /// If df cannot tell.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let said = run("df", ["-B1".as_ref(), "--output=used".as_ref(), self.dir.path().as_os_str()]).ok().stdout;
+        said.lines().last().and_then(|number| number.trim().parse().ok()).expect("a number")
+    }
+
     /// Makes everything in it read-only (`true`) or writable again.
     ///
     /// # Panics

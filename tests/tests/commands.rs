@@ -37,7 +37,7 @@ fn a_bundle_comes_through_standard_input_as_well() {
     let lab = Lab::new();
     lab.trust();
     let recipe = fs::read_to_string(&lab.v1.recipe).expect("the recipe");
-    let recipe = recipe.replace("release: shop-web\n", "release: shop-web\n    values: [./defaults.yaml]\n");
+    let recipe = recipe.replace("name: shop-web\n", "name: shop-web\n    values: [./defaults.yaml]\n");
     fs::write(&lab.v1.recipe, recipe).expect("written");
     fs::write(lab.v1.recipe.with_file_name("defaults.yaml"), "replicas: 2\n").expect("written");
     let bundle = lab.build_without_helm(&lab.v1.recipe, "v1.sealift");

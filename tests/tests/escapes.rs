@@ -98,7 +98,7 @@ fn a_name_that_no_rule_allows_is_refused_without_being_obeyed_or_shown_at_length
         "\"repository\":\"registry.example.com/acme/hello\"",
         "\"platform\":\"linux/amd64\"",
         "\"namespace\":\"hello\"",
-        "\"release\":\"hello\"",
+        "\"name\":\"hello\",\"namespace\"",
         "\"version\":\"1.0.0\",\"archive\"",
         "\"name\":\"squares.bin\"",
     ];
@@ -205,7 +205,7 @@ fn a_recipe_and_what_it_names_are_shown_as_text() {
         format!("apiVersion: {quoted}\nname: web\nversion: 1.0.0\n"),
     ] {
         fs::write(chart.join("Chart.yaml"), yaml).expect("written");
-        let refused = build(&format!("{head}charts: [{{release: web, chart: ./chart, namespace: web}}]\n"));
+        let refused = build(&format!("{head}components: [{{name: web, chart: ./chart, namespace: web}}]\n"));
         assert!(refused.code == Some(17), "{refused:?}");
     }
     let image = ImageBuilder::new("docker.io/library/old:1").layer(Layer::new().file("a", "b"));
@@ -244,7 +244,7 @@ fn a_cluster_and_its_ledger_are_shown_as_text() {
         "schema": 1, "vendor": HOSTILE, "product": "shop", "instance": "default", "revision": 1, "version": HOSTILE,
         "channel": HOSTILE, "epoch": 1, "seq": 1, "bundle": zero, "values": zero, "who": HOSTILE, "started": 1,
         "finished": 2, "outcome": "failed", "message": HOSTILE, "images": [{"reference": HOSTILE, "digest": zero}],
-        "charts": [{"name": HOSTILE, "version": HOSTILE, "release": "web", "namespace": "web", "archive": zero, "values": zero}],
+        "components": [{"name": "web", "namespace": "web", "chart": {"name": HOSTILE, "version": HOSTILE, "archive": zero, "values": zero}}],
     });
     let map = |product: &str, record: &str| {
         let labels = serde_json::json!({

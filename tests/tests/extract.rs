@@ -91,8 +91,8 @@ fn an_extraction_is_what_went_in() {
         fs::read(target.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     };
     for (name, source) in [
-        ("charts/shop-db/shop-db-1.0.0.tgz", "shop-db.tgz"),
-        ("charts/shop-db/values-1.yaml", "db.yaml"),
+        ("components/shop-db/shop-db-1.0.0.tgz", "shop-db.tgz"),
+        ("components/shop-db/values-1.yaml", "db.yaml"),
         ("licences/licence.txt", "LICENCE.txt"),
         ("files/site.md", "docs/site.md"),
         ("notes.txt", "NOTES.md"),
@@ -100,7 +100,7 @@ fn an_extraction_is_what_went_in() {
     ] {
         assert!(read(name) == fs::read(lab.v1.dir.join(source)).expect(source), "{name}");
     }
-    let chart = files_in_chart(&read("charts/shop-web/shop-web-1.0.0.tgz"));
+    let chart = files_in_chart(&read("components/shop-web/shop-web-1.0.0.tgz"));
     let sources: BTreeMap<PathBuf, Vec<u8>> = walk(&lab.v1.charts[1])
         .into_iter()
         .filter(|(_, kind, _)| *kind == 'f')

@@ -42,14 +42,16 @@ fn store_of(bundles: &[(&str, &[&str])], stray: &[&str]) -> Inventory {
 fn a_pack_that_two_bundles_share_stays_with_the_one_that_is_kept() {
     let store = store_of(&[("v1", &["a", "shared"]), ("v2", &["shared", "b"]), ("v3", &["c"])], &["stray"]);
     let known = digests(&["v1", "v2"]);
-    let surplus = |needed: &[&str], unused| store.surplus(&digests(needed), &known, unused).expect("all are read");
+    let surplus = |needed: &[&str], unused| store.surplus(&digests(needed), &known, unused);
+    let unproven = BTreeSet::new();
 
     let first = surplus(&["v2"], false);
-    assert_eq!(first, Surplus { bundles: digests(&["v1"]), packs: digests(&["a", "v1.segment", "v1.index"]) });
+    let packs = digests(&["a", "v1.segment", "v1.index"]);
+    assert_eq!(first, Surplus { bundles: digests(&["v1"]), packs, unproven: unproven.clone() });
     assert_eq!(surplus(&["v1", "v2"], false), Surplus::default(), "v3 was only loaded, and nobody knows of stray");
     let all = surplus(&["v1"], true);
     let packs = ["b", "v2.segment", "v2.index", "c", "v3.segment", "v3.index", "stray"];
-    assert_eq!(all, Surplus { bundles: digests(&["v2", "v3"]), packs: digests(&packs) });
+    assert_eq!(all, Surplus { bundles: digests(&["v2", "v3"]), packs: digests(&packs), unproven });
     assert_eq!(store.bytes_of(&digests(&["v1", "v2"])), 70, "the shared one counts once");
     assert_eq!(store.bytes(), 110);
 }
@@ -61,12 +63,27 @@ fn nothing_goes_while_a_bundle_that_stays_cannot_be_read() {
         .and_then(|seal| seal.verify(&TrustStore::default()).map(drop));
     store.bundles.insert(Digest::of(b"v2"), Err(refused.expect_err("nobody is trusted")));
     let known = digests(&["v1", "v2"]);
+    let nothing = |unproven: &[&str]| Surplus { unproven: digests(unproven), ..Surplus::default() };
     for needed in [&["v2"][..], &["v1"], &[]] {
-        let refused = store.surplus(&digests(needed), &known, false).expect_err("v2 cannot be read");
-        assert_eq!(refused.bundle, Digest::of(b"v2"));
+        assert_eq!(store.surplus(&digests(needed), &known, false), nothing(&["v2"]));
     }
-    let surplus = store.surplus(&digests(&["v1"]), &known, true).expect("what is unreadable goes whole");
+    assert_eq!(store.surplus(&digests(&["v2"]), &known, true), nothing(&["v2"]), "it is needed");
+    // what is not needed and unreadable goes whole
+    let surplus = store.surplus(&digests(&["v1"]), &known, true);
     assert_eq!((surplus.bundles, surplus.packs), (digests(&["v2"]), digests(&["b", "v2.segment", "v2.index"])));
+}
+
+#[test]
+fn nothing_goes_while_the_seal_of_a_needed_bundle_is_lost() {
+    let mut store = store_of(&[("v1", &["a", "shared"]), ("v2", &["shared", "b"])], &["stray"]);
+    store.bundles.remove(&Digest::of(b"v2"));
+    let known = digests(&["v1", "v2"]);
+    for unused in [false, true] {
+        let surplus = store.surplus(&digests(&["v2"]), &known, unused);
+        assert_eq!(surplus, Surplus { unproven: digests(&["v2"]), ..Surplus::default() }, "{unused}");
+    }
+    let none = store.surplus(&digests(&["v1"]), &known, false);
+    assert_eq!(none, Surplus::default(), "one that nobody needs may be lost");
 }
 
 #[test]
@@ -97,7 +114,7 @@ fn packs_are_hashed_and_removed_before_their_seal() {
     store.remove(&[all[2].digest], &[]).expect("removed");
     assert_eq!(fault(&all[2]), Some(PackFault::Missing));
     let again = Inventory::read(&store, &trust).expect("read");
-    let rest = again.surplus(&BTreeSet::new(), &BTreeSet::from([*digest]), false).expect("read");
+    let rest = again.surplus(&BTreeSet::new(), &BTreeSet::from([*digest]), false);
     assert_eq!(rest.packs.len(), all.len() - 1);
     store.remove(&rest.packs, &rest.bundles).expect("removed");
     store.remove(&rest.packs, &rest.bundles).expect("twice is no error");

@@ -117,6 +117,13 @@ fn a_bundle_that_is_not_wanted_leaves_its_roots() {
     let bundle = site.write("hello.sealift", with_second().file());
     assert!(matches!(site.takes(&bundle), Err(IntakeError::Declined("no"))));
     assert_eq!(site.newest(), 2);
+    // who looks at what was changed here finds that too, and once
+    let _ = site.takes(&bundle);
+    let log = site.run(&["--json", "log"]).ok().json();
+    let kept: Vec<_> = log.as_array().expect("changes").iter().filter(|row| row["command"] == "roots kept").collect();
+    assert_eq!(kept.len(), 1, "{log}");
+    let vendor = &Parts::sound().manifest.vendor;
+    assert_eq!((&kept[0]["outcome"], &kept[0]["detail"]), (&"done".into(), &format!("root 2 of {vendor}").into()));
     assert_eq!(fs::read_dir(site.path("store/packs")).expect("there").count(), 0);
 
     let site = Site::new();

@@ -238,7 +238,9 @@ fn documents_of_one_frame_are_decoded_together() {
     content.read(&notes.digest, 5000).expect("read");
     scribble(&file);
     content.read(&parts.manifest.images[0].digest, 5000).expect("its frame was decoded before");
-    content.read(&parts.manifest.charts[0].archive.digest, 5000).expect("its frame was decoded before");
+    content
+        .read(&parts.manifest.components[0].chart.as_ref().expect("a chart").archive.digest, 5000)
+        .expect("its frame was decoded before");
     // it needs packs 1 and 2, which were not
     assert!(content.read(&parts.manifest.files[0].digest, 5000).is_err());
 }

@@ -10,6 +10,7 @@ mod error;
 mod protoc;
 mod servers;
 mod shell;
+mod sweep;
 mod test;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ usage: cargo xtask COMMAND
   demo [--cluster]   show what Sealift does: a vendor packs, a customer verifies and loads
                      --cluster: down to running pods, in a real Kubernetes (root; builds what is missing)
   test [--quick]     every test; --quick leaves out those that need servers, and so root
+  sweep              kill the importer at every step of its runs, with both Helms, and count what is lost
+                     (root; the better part of an hour)
   bench [--quick] [--layers DIR]
                      figures against the usual tools; --quick leaves out those that need servers
                      --layers: on real software, in layers that tests/bench/build-layers.sh made
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         ["demo", "--cluster"] => demo::run_in_cluster(),
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
+        ["sweep"] => sweep::run(),
         ["bench", options @ ..] => bench::Options::parse(options).and_then(|options| bench::run(&options)),
         ["dist"] => dist::run(false),
         ["dist", "--debian11"] => dist::run(true),

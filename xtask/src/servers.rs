@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::shell::{is_root, on_path, output, run};
 
 /// Debian packages, those of the servers first, then the tools that the tests compare with.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 22] = [
     "containerd",
     "runc",
     "containernetworking-plugins",
@@ -24,6 +24,7 @@ const PACKAGES: [&str; 21] = [
     "bc",
     "time",
     "strace",
+    "faketime",
     "zstd",
     "libarchive-tools",
     "python3-minimal",

@@ -113,7 +113,7 @@ fn demo(words: &[&str], says: &[&str], total: &mut Total) -> Result<bool, Error>
 }
 
 // Runs the tests, passing on what they print; false if one failed.
-fn pass(command: &mut Command, total: &mut Total) -> Result<bool, Error> {
+pub(crate) fn pass(command: &mut Command, total: &mut Total) -> Result<bool, Error> {
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|source| start_error(command, source))?;
     if let Some(out) = child.stdout.take() {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -126,11 +126,11 @@ fn pass(command: &mut Command, total: &mut Total) -> Result<bool, Error> {
 
 /// The sums of the test runners' closing lines, and the figures that tests say.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Total {
+pub(crate) struct Total {
     passed: u64,
-    failed: u64,
+    pub(crate) failed: u64,
     ignored: u64,
-    figures: Vec<String>,
+    pub(crate) figures: Vec<String>,
 }
 
 impl Total {

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use sealift_bundler::build::{self, BuildError, Ingredients, KeyError, ReadChart, Spool};
+use sealift_bundler::build::{self, BuildError, Ingredients, KeyError, ReadComponent, Spool};
 use sealift_bundler::chart::{Chart, ChartError};
 use sealift_bundler::collect::{self, CollectError, Collected, CollectedImage};
 use sealift_bundler::key_file;
+use sealift_bundler::manifests::{self, ManifestError};
 use sealift_bundler::packer::PackError;
 use sealift_bundler::prove;
-use sealift_bundler::recipe::{ChartPlace, Recipe, RecipeError};
-use sealift_bundler::render::{self, Helm, Installation, RenderError, Rendering, check_images};
+use sealift_bundler::recipe::{At, ChartFrom, ChartPlace, ComponentEntry, Recipe, RecipeError};
+use sealift_bundler::render::{self, Helm, Installation, RenderError, Rendered, Rendering, check_images};
 use sealift_bundler::source::SourceError;
 use sealift_bundler::source::registry::{PullError, PullOptions, RegistrySource};
 use sealift_console::{Exit, Failure, Output, Table, bytes, count, escape};
@@ -59,7 +60,7 @@ struct Report {
     image_bytes: u64,
     packs: usize,
     images: Vec<ImageRow>,
-    images_checked_against_charts: bool,
+    images_checked: bool,
     seconds: f64,
 }
 
@@ -132,7 +133,7 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
     let downloads =
         tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
 
-    let charts = read_charts(&recipe, downloads.path())?;
+    let components = read_components(&recipe, downloads.path())?;
     out.note(format!("collecting {}", count(recipe.images.len(), "image")));
     let images = collect::collect(&recipe, &|entry, reference| {
         let host = entry.plain_http.then(|| reference.registry.clone());
@@ -156,10 +157,11 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
     })?;
     drop(bar);
     out.note(format!("{} proven by digest and diff id", count(proven.len(), "layer")));
-    let checked = check_charts(args, &recipe, &charts, &images, out)?;
+    let checked = check_components(args, &recipe, &components, &images, out)?;
 
     let bar = out.bar("packing", total);
-    let parts = Ingredients { recipe: &recipe, charts: &charts, images: &images, created_at, level: args.level };
+    let parts =
+        Ingredients { recipe: &recipe, components: &components, images: &images, created_at, level: args.level };
     let built = build::build(&parts, &vendor, &keys, &spool, &|n| bar.advance(n)).map_err(|e| build_failure(&e))?;
     drop(bar);
     let report = Report {
@@ -173,7 +175,7 @@ pub(crate) fn run(args: &BuildArgs, out: &Output) -> Result<(), Failure> {
         image_bytes: total,
         packs: built.manifest.packs.len(),
         images: images.images.iter().map(ImageRow::of).collect(),
-        images_checked_against_charts: checked,
+        images_checked: checked,
         seconds: started.elapsed().as_secs_f64(),
     };
     out.result(&report, || report.text());
@@ -217,56 +219,76 @@ fn open_registry(
     })
 }
 
-fn read_charts(recipe: &Recipe, downloads: &Path) -> Result<Vec<ReadChart>, Failure> {
-    let mut charts = Vec::new();
-    for entry in &recipe.charts {
-        let at = recipe.place(&entry.chart);
-        let chart = match &**entry.chart {
-            ChartPlace::Path(path) => Chart::from_path(&recipe.resolve(path)),
-            ChartPlace::Oci(reference) => {
-                let host = entry.plain_http.then(|| reference.registry.clone());
-                let pulled = open_registry(downloads, host, entry.ca.as_ref().map(|p| recipe.resolve(p)))
-                    .and_then(|source| source.pull_chart(&format!("oci://{reference}")))
-                    .map_err(|e| {
-                        let failure = Failure::during(Exit::Source, format!("{at}: cannot pull chart {reference}"), &e);
-                        with_pull_hint(failure, &e)
-                    })?;
-                Chart::from_bytes(&reference.to_string(), pulled.archive)
-            }
-        };
-        let chart = chart.map_err(|e| chart_failure(&at, &e))?;
-        charts.push(ReadChart { chart, values: entry.values.iter().map(|p| recipe.resolve(p)).collect() });
-    }
-    Ok(charts)
+fn read_components(recipe: &Recipe, downloads: &Path) -> Result<Vec<ReadComponent>, Failure> {
+    let read = |entry: &ComponentEntry| match &entry.chart {
+        Some(from) => {
+            let values = entry.values.iter().map(|path| recipe.resolve(path)).collect();
+            Ok(ReadComponent::Chart { chart: Box::new(read_chart(recipe, entry, from, downloads)?), values })
+        }
+        None => {
+            let paths: Vec<PathBuf> = entry.manifests.iter().map(|path| recipe.resolve(path)).collect();
+            let at = recipe.place(&entry.name);
+            manifests::read(&paths).map(ReadComponent::Manifests).map_err(|e| manifest_failure(&at, &e))
+        }
+    };
+    recipe.components.iter().map(read).collect()
 }
 
-fn check_charts(
+fn read_chart(
+    recipe: &Recipe,
+    entry: &ComponentEntry,
+    from: &At<ChartFrom>,
+    downloads: &Path,
+) -> Result<Chart, Failure> {
+    let at = recipe.place(from);
+    let chart = match &***from {
+        ChartPlace::Path(path) => Chart::from_path(&recipe.resolve(path)),
+        ChartPlace::Oci(reference) => {
+            let host = entry.plain_http.then(|| reference.registry.clone());
+            let pulled = open_registry(downloads, host, entry.ca.as_ref().map(|p| recipe.resolve(p)))
+                .and_then(|source| source.pull_chart(&format!("oci://{reference}")))
+                .map_err(|e| {
+                    let failure = Failure::during(Exit::Source, format!("{at}: cannot pull chart {reference}"), &e);
+                    with_pull_hint(failure, &e)
+                })?;
+            Chart::from_bytes(&reference.to_string(), pulled.archive)
+        }
+    };
+    chart.map_err(|e| chart_failure(&at, &e))
+}
+
+// False if the images were not compared.
+fn check_components(
     args: &BuildArgs,
     recipe: &Recipe,
-    charts: &[ReadChart],
+    components: &[ReadComponent],
     images: &Collected,
     out: &Output,
 ) -> Result<bool, Failure> {
-    if charts.is_empty() {
+    if components.is_empty() {
         return Ok(false);
     }
     let helm =
         Helm::find(args.helm.as_deref(), std::env::var_os("HELM").as_deref(), std::env::var_os("PATH").as_deref())
             .map_err(|e| render_failure(&e))?;
-    let installations: Vec<Installation<'_>> = recipe
-        .charts
-        .iter()
-        .zip(charts)
-        .map(|(entry, read)| Installation {
-            release: &entry.release,
-            namespace: &entry.namespace,
-            chart: &read.chart,
-            values: read.values.clone(),
-            kube_version: recipe.kube_version.as_ref().map(|v| v.as_str()),
-        })
-        .collect();
+    let (mut installations, mut named) = (Vec::new(), Vec::new());
+    for (entry, read) in recipe.components.iter().zip(components) {
+        match read {
+            ReadComponent::Chart { chart, values } => installations.push(Installation {
+                release: &entry.name,
+                namespace: &entry.namespace,
+                chart,
+                values: values.clone(),
+                kube_version: recipe.kube_version.as_ref().map(|v| v.as_str()),
+            }),
+            ReadComponent::Manifests(files) => named.push(Rendered {
+                component: entry.name.to_string(),
+                images: files.iter().flat_map(|file| file.images.clone()).collect(),
+            }),
+        }
+    }
     let rendered = match render::render(helm.as_ref(), &installations).map_err(|e| render_failure(&e))? {
-        Rendering::Rendered(rendered) => rendered,
+        Rendering::Rendered(rendered) => [rendered, named].concat(),
         Rendering::NotRendered(why) => {
             out.warn(why.to_string());
             return Ok(false);
@@ -283,7 +305,7 @@ fn check_charts(
         out.warn(format!("nothing is ignored by {}: remove it from the recipe", escape(pattern)));
     }
     for reference in &checked.unnamed {
-        out.note(format!("no chart names {reference}; it is carried all the same"));
+        out.note(format!("no component names {reference}; it is carried all the same"));
     }
     Ok(true)
 }
@@ -314,6 +336,19 @@ fn chart_failure(at: &str, error: &ChartError) -> Failure {
     let failure = Failure::during(Exit::Source, at, error);
     match error {
         ChartError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => failure.hint(MISSING),
+        _ => failure,
+    }
+}
+
+fn manifest_failure(at: &str, error: &ManifestError) -> Failure {
+    let failure = Failure::during(Exit::Source, at, error);
+    match error {
+        ManifestError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => failure.hint(MISSING),
+        ManifestError::Name { .. } => failure.hint("rename it: its name is part of the bundle"),
+        ManifestError::Twice { .. } => failure.hint("rename one of them, or make two components of them"),
+        ManifestError::Content { .. } => {
+            failure.hint("each document must be a Kubernetes object with apiVersion, kind and metadata.name")
+        }
         _ => failure,
     }
 }

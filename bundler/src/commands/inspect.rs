@@ -5,11 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use sealift_console::{Failure, Output, Table, bytes, count, stop};
-use sealift_format::Digest;
 use sealift_format::limits::Limits;
 use sealift_format::manifest::Manifest;
 use sealift_format::reader::{BundleReader, Want};
 use sealift_format::trust::{TrustStore, Verified};
+use sealift_format::{Digest, Name};
 
 use super::{read_root, refused, unreadable};
 
@@ -67,12 +67,14 @@ fn describe(manifest: &Manifest) -> String {
         text += &format!("upgrades from {} (epoch {} seq {}) on\n", from.version, from.epoch, from.seq);
     }
     if let Some(crds) = manifest.crds {
-        text += &format!("CRDs in crds/ of charts: {}\n", crds.as_str());
+        text += &format!("CRDs: {}\n", crds.as_str());
     }
-    if !manifest.charts.is_empty() {
-        let mut table = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
-        for chart in &manifest.charts {
-            table.row(&[chart.release.as_str(), &chart.name, &chart.version, chart.namespace.as_str()]);
+    if !manifest.components.is_empty() {
+        let mut table = Table::new(&["COMPONENT", "NAMESPACE", "MADE OF", "NEEDS"]);
+        for component in &manifest.components {
+            let needs: Vec<&str> = component.needs.iter().map(Name::as_str).collect();
+            let content = component.content().to_string();
+            table.row(&[component.name.as_str(), component.namespace.as_str(), &content, &needs.join(",")]);
         }
         text = format!("{text}\n{}", table.text());
     }
@@ -85,10 +87,13 @@ fn describe(manifest: &Manifest) -> String {
         text = format!("{text}\n{}", table.text());
     }
     let mut others: Vec<(&str, String, Digest, u64)> = Vec::new();
-    for chart in &manifest.charts {
-        for (n, values) in chart.values.iter().enumerate() {
-            let name = format!("{}/values-{}.yaml", chart.release, n + 1);
+    for component in &manifest.components {
+        for (n, values) in component.chart.iter().flat_map(|chart| &chart.values).enumerate() {
+            let name = format!("{}/values-{}.yaml", component.name, n + 1);
             others.push(("values", name, values.digest, values.size));
+        }
+        for file in &component.manifests {
+            others.push(("manifest", format!("{}/{}", component.name, file.name), file.digest, file.size));
         }
     }
     if let Some(notes) = &manifest.notes {

@@ -23,7 +23,7 @@ fn fills_in_defaults() {
     assert_eq!(*recipe.epoch, 1);
     assert_eq!(recipe.platforms.len(), 1);
     assert_eq!(recipe.platforms[0].to_string(), "linux/amd64");
-    assert!(recipe.images.is_empty() && recipe.charts.is_empty());
+    assert!(recipe.images.is_empty() && recipe.components.is_empty());
 }
 
 #[test]
@@ -43,12 +43,13 @@ security_update: true
 upgrades_from: {version: 2.0.0, epoch: 2, seq: 9}
 crds: create
 kube_version: v1.34.0
-charts:
-  - release: shop
+components:
+  - name: shop
     chart: ./charts/shop
     namespace: shop
     values: [values/site.yaml]
-  - {release: db, chart: oci://registry.example/charts/db:1.2.3, namespace: data, plain_http: true, ca: ca.pem}
+  - {name: rules, manifests: [rules, more.yaml], namespace: shop, needs: []}
+  - {name: db, chart: oci://registry.example/charts/db:1.2.3, namespace: data, plain_http: true, ca: ca.pem}
 images:
   - name: ghcr.io/acme/web:2.4.0
     from: oci:layouts/web:2.4.0
@@ -73,11 +74,15 @@ tools: {helm: {linux/amd64: bin/helm}}
     let from = recipe.upgrades_from.as_ref().expect("a stop");
     assert_eq!((from.version.to_string().as_str(), *from.epoch, *from.seq), ("2.0.0", 2, 9));
     assert_eq!(recipe.crds, Some(Crds::Create));
-    assert_eq!(recipe.charts[0].chart.to_string(), "./charts/shop");
-    assert_eq!(recipe.charts[1].chart.to_string(), "oci://registry.example/charts/db:1.2.3");
+    let chart = |n: usize| recipe.components[n].chart.as_ref().map(|chart| (**chart).to_string());
+    assert_eq!(chart(0).as_deref(), Some("./charts/shop"));
+    assert_eq!((chart(1), recipe.components[1].manifests.len()), (None, 2));
+    assert_eq!(recipe.components[1].needs.as_ref().map(Vec::len), Some(0));
+    assert_eq!(chart(2).as_deref(), Some("oci://registry.example/charts/db:1.2.3"));
+    assert!(recipe.components[2].needs.is_none());
     let from = recipe.images[1].from.as_ref().expect("a place");
     assert_eq!(**from, "docker-archive:app.tar:acme/app:1".parse::<ImageFrom>().expect("a place"));
-    assert_eq!(recipe.place(from), "folder/sealift.yaml:25:11");
+    assert_eq!(recipe.place(from), "folder/sealift.yaml:26:11");
     assert_eq!(recipe.resolve(Path::new("NOTES.md")), Path::new("folder/NOTES.md"));
     assert_eq!(recipe.created_at(Some("1")).expect("a time"), 1_760_000_000);
     assert_eq!(recipe.tools.helm.len(), 1);
@@ -87,9 +92,9 @@ tools: {helm: {linux/amd64: bin/helm}}
 
 #[test]
 fn points_at_an_unknown_field_and_says_what_is_allowed() {
-    let (line, column, message) = refusal("charst: []\n");
+    let (line, column, message) = refusal("componets: []\n");
     assert_eq!((line, column), (5, 1), "{message}");
-    assert!(message.contains("\"charst\" is not a field here") && message.contains("charts"), "{message}");
+    assert!(message.contains("\"componets\" is not a field here") && message.contains("components"), "{message}");
 
     let (line, column, message) = refusal("images:\n  - name: a:1\n    form: oci:x\n");
     assert_eq!((line, column), (7, 5), "{message}");
@@ -118,10 +123,18 @@ fn points_at_a_wrong_value() {
         ("crds: replace\n", (5, 7), "create, apply, skip"),
         ("platforms: [linux/amd64, linux/amd64]\n", (5, 26), "twice"),
         ("kube_version: latest\n", (5, 15), "1.34"),
-        ("charts:\n  - release: A\n    chart: x\n    namespace: n\n", (6, 14), "release name"),
-        ("charts:\n  - release: a\n    chart: https://x/y.tgz\n    namespace: n\n", (7, 12), "oci://"),
-        ("charts:\n  - release: a\n    chart: oci://x.io/y\n    namespace: n\n", (7, 12), "version"),
-        ("charts:\n  - release: a\n    chart: x\n    namespace: a.b\n", (8, 16), "namespace"),
+        ("components:\n  - name: A\n    chart: x\n    namespace: n\n", (6, 11), "component name"),
+        ("components:\n  - name: a\n    chart: https://x/y.tgz\n    namespace: n\n", (7, 12), "oci://"),
+        ("components:\n  - name: a\n    chart: oci://x.io/y\n    namespace: n\n", (7, 12), "version"),
+        ("components:\n  - name: a\n    chart: x\n    namespace: a.b\n", (8, 16), "namespace"),
+        ("components:\n  - name: a\n    namespace: n\n", (6, 11), "neither a chart nor manifests"),
+        ("components:\n  - {name: a, chart: x, namespace: n, manifests: [y]}\n", (6, 51), "has a chart"),
+        ("components:\n  - {name: a, namespace: n, manifests: [y], values: [z]}\n", (6, 54), "for charts only"),
+        (
+            "components:\n  - {name: a, namespace: n, chart: y, needs: [b]}\n",
+            (6, 47),
+            "needs b, which is not before it",
+        ),
         ("images:\n  - name: Web:1\n", (6, 11), "lower case"),
         ("images:\n  - name: web\n", (6, 11), "neither tag nor digest"),
         ("images:\n  - name: web:1\n  - name: docker.io/library/web:1\n", (7, 11), "twice"),

@@ -76,11 +76,11 @@ text! {
 }
 
 text! {
-    /// The name of a Helm release: at most 53 characters.
-    Release(String) = |text| labels(text, 53, true, "a release name"),
+    /// The name of a component, which a Helm release may have: at most 53 characters.
+    ComponentName(String) = |text| labels(text, 53, true, "a component name"),
     {
         "type": "string",
-        "description": "Name of a Helm release",
+        "description": "Name of a component, and of its Helm release",
         "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
         "maxLength": 53
     }
@@ -153,7 +153,7 @@ text! {
     { "type": "string", "description": "Why it is right", "minLength": 1, "maxLength": 1000 }
 }
 
-text!(display Name, Release, Namespace, Version, KubeVersion, RecipePlatform, ImageName, ImagePattern, Reason);
+text!(display Name, ComponentName, Namespace, Version, KubeVersion, RecipePlatform, ImageName, ImagePattern, Reason);
 
 impl ImagePattern {
     /// Whether the pattern covers the whole of this name.

@@ -1,4 +1,4 @@
-//! Compares the images that charts name with those in the bundle.
+//! Compares the images that components name with those in the bundle.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,18 +10,18 @@ use crate::collect::CollectedImage;
 use crate::recipe::IgnoreEntry;
 use crate::source::Reference;
 
-/// Something about an image that a chart names.
+/// Something about an image that a component names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The release whose chart names it.
-    pub release: String,
+    /// The component that names it.
+    pub component: String,
     /// The image and where it is named.
     pub named: NamedImage,
     /// What is wrong.
     pub problem: Problem,
 }
 
-/// What is wrong with an image that a chart names.
+/// What is wrong with an image that a component names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// The bundle does not carry it.
@@ -30,7 +30,7 @@ pub enum Problem {
     NotAName(&'static str),
     /// It is pinned to another digest than the bundle carries under its name.
     OtherDigest {
-        /// The digest that the chart names.
+        /// The digest that is named.
         pinned: Digest,
         /// The digests that the bundle has for the repository.
         carried: Vec<Digest>,
@@ -60,14 +60,14 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { release, named, problem } = self;
-        write!(f, "{} {problem} ({} of release {release}, {})", named.image, named.template, named.object)
+        let Self { component, named, problem } = self;
+        write!(f, "{} {problem} ({} of {component}, {})", named.image, named.template, named.object)
     }
 }
 
-/// Images that charts name and that would not run from the bundle alone.
+/// Images that components name and that would not run from the bundle alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} of the images that the charts name would not run from the bundle alone:{}", findings.len(), lines(findings))]
+#[error("{} of the images that the components name would not run from the bundle alone:{}", findings.len(), lines(findings))]
 pub struct MissingImages {
     /// Each of them, with the template that asks for it.
     pub findings: Vec<Finding>,
@@ -84,11 +84,11 @@ pub struct Checked {
     pub ignored: Vec<(Finding, String)>,
     /// Patterns of the recipe that ignored nothing.
     pub unused_ignores: Vec<String>,
-    /// Images in the bundle that no chart names: operators may ask for them, or nobody.
+    /// Images in the bundle that no component names: operators may ask for them, or nobody.
     pub unnamed: Vec<Reference>,
 }
 
-/// Compares what the charts name with what was collected.
+/// Compares what the components name with what was collected.
 ///
 /// Names are compared in full, tags and digests exactly; a name with a digest needs that digest in
 /// the bundle, whatever its tag.
@@ -105,10 +105,10 @@ pub fn check_images(
     let mut findings = Vec::new();
     let mut used = BTreeSet::new();
     let mut named_images = BTreeSet::new();
-    for release in rendered {
-        for named in &release.images {
+    for rendered in rendered {
+        for named in &rendered.images {
             for problem in problems(named, images, &mut named_images) {
-                let finding = Finding { release: release.release.clone(), named: named.clone(), problem };
+                let finding = Finding { component: rendered.component.clone(), named: named.clone(), problem };
                 match ignore.iter().enumerate().find(|(_, entry)| ignores(entry, &named.image)) {
                     Some((number, entry)) => {
                         used.insert(number);
@@ -199,7 +199,7 @@ mod tests {
 
     fn rendered(image: &str, policy: Option<&str>) -> Vec<Rendered> {
         vec![Rendered {
-            release: "shop".to_string(),
+            component: "shop".to_string(),
             images: vec![NamedImage {
                 image: image.to_string(),
                 pull_policy: policy.map(ToString::to_string),
@@ -262,9 +262,9 @@ mod tests {
         let missing = check_images(&rendered("web:2", Some("Always")), &[], &[]).expect_err("missing");
         assert_eq!(
             missing.to_string(),
-            "2 of the images that the charts name would not run from the bundle alone:\n  \
-             web:2 is not in the bundle (shop/templates/web.yaml of release shop, Deployment/web)\n  \
-             web:2 has imagePullPolicy Always, which asks a registry at every start (shop/templates/web.yaml of release shop, Deployment/web)"
+            "2 of the images that the components name would not run from the bundle alone:\n  \
+             web:2 is not in the bundle (shop/templates/web.yaml of shop, Deployment/web)\n  \
+             web:2 has imagePullPolicy Always, which asks a registry at every start (shop/templates/web.yaml of shop, Deployment/web)"
         );
     }
 }

@@ -31,6 +31,42 @@ pub(super) fn find(text: &str) -> Result<Vec<NamedImage>, (String, String)> {
     Ok(images)
 }
 
+/// Finds the images of a file of plain manifests; refuses what is no object with a name.
+pub(crate) fn of_manifest(text: &str, file: &str) -> Result<Vec<NamedImage>, String> {
+    let mut images = Vec::new();
+    let documents = documents(text);
+    if documents.is_empty() {
+        return Err("it holds no object".to_string());
+    }
+    for (n, document) in documents.iter().enumerate() {
+        let place = format!("document {}", n + 1);
+        let node = parse(&document.body).map_err(|reason| format!("{place}: {reason}"))?;
+        match node.get("items") {
+            Some(Node::List(items))
+                if node.get("kind").and_then(Node::text).is_some_and(|kind| kind.ends_with("List")) =>
+            {
+                for (n, item) in items.iter().enumerate() {
+                    check_identity(item, &format!("item {} of {place}", n + 1))?;
+                }
+            }
+            _ => check_identity(&node, &place)?,
+        }
+        walk(&node, file, "an object without a name", &mut images);
+    }
+    Ok(images)
+}
+
+fn check_identity(node: &Node, place: &str) -> Result<(), String> {
+    let is_there = |value: Option<&Node>| value.and_then(Node::text).is_some_and(|text| !text.is_empty());
+    let parts = [
+        ("apiVersion", node.get("apiVersion")),
+        ("kind", node.get("kind")),
+        ("metadata.name", node.get("metadata").and_then(|metadata| metadata.get("name"))),
+    ];
+    let lacks: Vec<&str> = parts.iter().filter(|(_, value)| !is_there(*value)).map(|(name, _)| *name).collect();
+    if lacks.is_empty() { Ok(()) } else { Err(format!("{place} lacks {}", lacks.join(", "))) }
+}
+
 struct Document {
     template: String,
     body: String,

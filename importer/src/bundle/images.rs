@@ -76,9 +76,9 @@ pub enum ContentError {
 pub fn check(manifest: &Manifest, content: &BundleContent) -> Result<Vec<Image>, ContentError> {
     let mut world = World { content, wanted: BTreeSet::new(), documents: 0 };
     let images = manifest.images.iter().map(|image| world.image(image)).collect::<Result<_, _>>()?;
-    for chart in &manifest.charts {
-        for blob in std::iter::once(&chart.archive).chain(&chart.values) {
-            world.want(&format!("chart {}", chart.name), &blob.digest, blob.size)?;
+    for component in &manifest.components {
+        for blob in component.blobs() {
+            world.want(&format!("component {}", component.name), &blob.digest, blob.size)?;
         }
     }
     for named in manifest.licences.iter().chain(&manifest.files) {

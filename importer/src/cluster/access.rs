@@ -12,6 +12,7 @@ use kube::api::{ObjectMeta, PostParams};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::leavings::claim_templates;
 use super::objects::{Kinds, Object, ObjectRef};
 use super::{Cluster, Error};
 
@@ -21,6 +22,8 @@ const MANAGE: [&str; 6] = ["create", "delete", "get", "list", "patch", "update"]
 /// Helm 4 waits for its objects by watching them, Helm 3 for its hooks.
 const WATCH: [&str; 1] = ["watch"];
 const READ: [&str; 2] = ["get", "list"];
+/// What tells why pods do not become ready: groups and resources.
+const WATCHED: [(&str, &str); 3] = [("", "pods"), ("", "events"), ("apps", "replicasets")];
 
 /// Something that must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,7 +59,19 @@ impl Permissions {
         let mut all = Self::default();
         // Helm keeps its releases in Secrets
         all.add(Some(namespace), "", "secrets", &MANAGE);
-        for (group, resource) in [("", "pods"), ("", "events"), ("apps", "replicasets")] {
+        for (group, resource) in WATCHED {
+            all.add(Some(namespace), group, resource, &READ);
+        }
+        all.add(Some(namespace), "", "pods/log", &["get"]);
+        all
+    }
+
+    /// What the parent of an ApplySet, and the watch over a rollout, need in its namespace, whatever the manifests.
+    #[must_use]
+    pub fn of_set(namespace: &str) -> Self {
+        let mut all = Self::default();
+        all.add(Some(namespace), "", "configmaps", &MANAGE);
+        for (group, resource) in WATCHED {
             all.add(Some(namespace), group, resource, &READ);
         }
         all.add(Some(namespace), "", "pods/log", &["get"]);
@@ -204,6 +219,10 @@ impl Cluster {
             let place = namespaced.then(|| object.reference.namespace.as_deref().unwrap_or(namespace));
             all.add(place, &group, &plural, &MANAGE);
             all.add(place, &group, &plural, &WATCH);
+            // what a StatefulSet has claimed is named when it goes
+            if claim_templates(&object.value).next().is_some() {
+                all.add(place, "", "persistentvolumeclaims", &READ);
+            }
             // who makes a Role must be allowed what the Role allows
             if group == "rbac.authorization.k8s.io" && matches!(plural.as_str(), "roles" | "clusterroles") {
                 all.add_rules(place, &object.value);

@@ -9,8 +9,10 @@ use kube::api::{Patch, PatchParams};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::apply_set::PART_OF;
 use super::objects::{Kinds, Object, ObjectRef};
 use super::{Cluster, Error};
+use crate::values::Secrets;
 use crate::values::secrets::{hidden_in, looks_secret};
 
 /// Requests that are under way at once.
@@ -32,6 +34,11 @@ pub enum Owner<'a> {
     },
     /// Manifests that are applied as they are.
     Manifests,
+    /// An ApplySet, which writes its id into each object.
+    Set {
+        /// The id.
+        id: &'a str,
+    },
 }
 
 /// What would become of an object.
@@ -53,6 +60,11 @@ pub enum Change {
     Removed,
     /// It stays although the manifests have it no longer: it says `helm.sh/resource-policy: keep`.
     Kept,
+    /// It stays as it is, for it is not the product's to change.
+    Left {
+        /// Why.
+        reason: String,
+    },
     /// The server would not take it.
     Refused {
         /// What the server said.
@@ -86,10 +98,25 @@ pub struct ObjectChange {
     pub change: Change,
 }
 
+impl Change {
+    /// Hides secrets wherever they stand, then cuts long values: half of a secret would not be known as one.
+    pub fn hide(&mut self, secrets: &Secrets) {
+        match self {
+            Self::Changed { fields, .. } => {
+                for text in fields.iter_mut().flat_map(|field| [&mut field.before, &mut field.after]).flatten() {
+                    *text = short(&secrets.hide(text));
+                }
+            }
+            Self::Refused { reason } | Self::Unknown { reason } => *reason = secrets.hide(reason),
+            _ => {}
+        }
+    }
+}
+
 impl Cluster {
     /// What applying `new` would change where `old` was applied before, in the order of `new`, then what would go.
     ///
-    /// Objects without a namespace are in `namespace`.
+    /// Objects without a namespace are in `namespace`. Values are whole: [`Change::hide`] is for what is shown.
     ///
     /// # Errors
     ///
@@ -146,7 +173,7 @@ impl Cluster {
         let wanted = owned(&object.value, owner, namespace);
         let manager = match owner {
             Owner::Helm { .. } => "helm",
-            Owner::Manifests => super::FIELD_MANAGER,
+            Owner::Manifests | Owner::Set { .. } => super::FIELD_MANAGER,
         };
         let params = PatchParams { dry_run: true, ..PatchParams::apply(manager).force() };
         let after = match api.patch(&reference.name, &params, &Patch::Apply(&wanted)).await {
@@ -188,13 +215,17 @@ fn unknown(error: Error) -> Result<Change, Error> {
     }
 }
 
-// The object as Helm would send it.
+// The object as its owner would send it.
 fn owned(object: &Value, owner: Owner<'_>, namespace: &str) -> Value {
     let mut object = object.clone();
-    if let Owner::Helm { release } = owner {
-        object["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
-        object["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(release);
-        object["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(namespace);
+    match owner {
+        Owner::Helm { release } => {
+            object["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
+            object["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(release);
+            object["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(namespace);
+        }
+        Owner::Set { id } => object["metadata"]["labels"][PART_OF] = json!(id),
+        Owner::Manifests => {}
     }
     object
 }
@@ -265,7 +296,7 @@ impl Compare<'_> {
             (before, after) => {
                 let hidden = self.secret && (path.starts_with("data") || path.starts_with("stringData"));
                 let hidden = hidden || is_telling(path);
-                let show = |value: &Value| if hidden { MASK.to_string() } else { short(&hidden_in(value)) };
+                let show = |value: &Value| if hidden { MASK.to_string() } else { hidden_in(value).to_string() };
                 self.fields.push(Field { path: path.to_string(), before: before.map(show), after: after.map(show) });
             }
         }
@@ -315,11 +346,10 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-fn short(value: &Value) -> String {
-    let text = value.to_string();
+fn short(text: &str) -> String {
     match text.char_indices().nth(MAX_VALUE) {
         Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
+        None => text.to_string(),
     }
 }
 
@@ -393,7 +423,17 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
-        assert_eq!(short(&json!("ü".repeat(500))).chars().count(), MAX_VALUE + 3);
+    fn long_values_are_cut_once_their_secrets_are_hidden() {
+        let secrets = crate::values::Values::parse("{password: hunter2hunter2}", "test").expect("sound").secrets();
+        let mut fields = Vec::new();
+        let start = "ü".repeat(MAX_VALUE - 5);
+        let (before, after) = (json!({"a": "x"}), json!({"a": format!("{start}hunter2hunter2{start}")}));
+        Compare { secret: false, fields: &mut fields }.values("", &before, &after);
+        let mut change = Change::Changed { fields, more: 0 };
+        change.hide(&secrets);
+        let Change::Changed { fields, .. } = change else { panic!("it is still changed") };
+        let shown = fields[0].after.as_deref().expect("it is there");
+        assert!(!shown.contains("hun") && shown.ends_with("(sec..."), "{shown}");
+        assert_eq!(shown.chars().count(), MAX_VALUE + 3);
     }
 }

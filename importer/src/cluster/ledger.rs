@@ -263,14 +263,24 @@ impl Ledger {
         record.finished = Some(finish.finished);
         let done = self.replace(stored, &record).await?;
         if finish.outcome == Outcome::Installed {
-            for older in self.history(&record.product, &record.instance).await? {
-                if older.record.revision < record.revision && older.record.outcome == Outcome::Installed {
-                    let superseded = Record { outcome: Outcome::Superseded, ..older.record.clone() };
-                    self.replace(&older, &superseded).await?;
-                }
-            }
+            self.supersede(&record).await?;
         }
         Ok(done)
+    }
+
+    /// Writes that older revisions are superseded by this one, where they still count as installed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] if somebody else wrote one of them meanwhile; those of any request.
+    pub async fn supersede(&self, installed: &Record) -> Result<(), Error> {
+        for older in self.history(&installed.product, &installed.instance).await? {
+            if older.record.revision < installed.revision && older.record.outcome == Outcome::Installed {
+                let superseded = Record { outcome: Outcome::Superseded, ..older.record.clone() };
+                self.replace(&older, &superseded).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a record and the values beside it; one that is gone already is no error.

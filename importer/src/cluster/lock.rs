@@ -192,8 +192,20 @@ impl Lock {
     pub async fn release(self) -> Result<(), Error> {
         self.task.abort();
         let Kept::Held(lease) = self.state.borrow().clone() else { return Ok(()) };
-        let holder = holder(&lease);
-        match timeout(RELEASE, remove(&self.api, &holder)).await {
+        let given_back = async {
+            let mut held = holder(&lease);
+            loop {
+                match remove(&self.api, &held).await {
+                    // a renewal that was on its way has come first
+                    Err(kube::Error::Api(status)) if status.code == 409 => match self.api.get_opt(&held.lease).await? {
+                        Some(found) if holder(&found).holder == self.claim.holder => held = holder(&found),
+                        _ => return Ok(()),
+                    },
+                    other => return other,
+                }
+            }
+        };
+        match timeout(RELEASE, given_back).await {
             Ok(Err(error)) => Err(self.cluster.error("delete", "leases", Some(&self.claim.namespace), error).into()),
             Ok(Ok(())) | Err(_) => Ok(()),
         }

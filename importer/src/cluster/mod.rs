@@ -3,10 +3,12 @@
 //! Opens no connection but to that server: proxies of the environment are not used.
 
 pub mod access;
+pub mod apply_set;
 pub mod changes;
 pub mod collect;
-mod crds;
+pub mod crds;
 mod error;
+pub mod identity;
 pub mod leavings;
 pub mod ledger;
 pub mod lock;

@@ -12,12 +12,17 @@ use kube::discovery::Scope;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::targets::OWN_GROUPS;
 use super::{Cluster, Error};
 use crate::yaml::{YamlLimits, documents};
 
 /// Kinds whose objects are removed only when that is asked for: with them goes what cannot be made again.
-const PRECIOUS: [(&str, &str); 3] =
-    [("", "Namespace"), ("", "PersistentVolumeClaim"), ("apiextensions.k8s.io", "CustomResourceDefinition")];
+const PRECIOUS: [(&str, &str); 4] = [
+    ("", "Namespace"),
+    ("", "PersistentVolume"),
+    ("", "PersistentVolumeClaim"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+];
 
 /// Which object: its kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -72,10 +77,11 @@ impl ObjectRef {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
-    /// Whether it is removed only when that is asked for: namespaces, volume claims and definitions of kinds.
+    /// Whether it is removed only when that is asked for: namespaces, volumes and their claims, definitions of kinds, and
+    /// custom resources, whose controllers take along what they made for them: a database with its claims, say.
     #[must_use]
     pub fn is_precious(&self) -> bool {
-        PRECIOUS.contains(&(self.group(), self.kind.as_str()))
+        PRECIOUS.contains(&(self.group(), self.kind.as_str())) || !OWN_GROUPS.contains(&self.group())
     }
 
     /// Whether both name the same thing, whatever the version of the kind's group.
@@ -114,6 +120,15 @@ pub fn objects(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
 pub fn hooks(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
     let runs = |hook: &Value| hook.as_str().is_some_and(|on| on.split(',').any(|on| !on.trim().starts_with("test")));
     select(manifest, what, |value| hook(value).is_some_and(runs))
+}
+
+/// All objects of plain manifests in their order, whatever Helm would make of them.
+///
+/// # Errors
+///
+/// Those of [`objects`].
+pub fn all_objects(manifest: &str, what: &str) -> Result<Vec<Object>, Error> {
+    select(manifest, what, |_| true)
 }
 
 fn select(manifest: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Object>, Error> {
@@ -219,5 +234,27 @@ metadata: {name: c, namespace: ''}
         };
         assert!(reference("apps/v1").is_same(&reference("apps/v1beta1")));
         assert!(!reference("apps/v1").is_same(&reference("v1")));
+    }
+
+    #[test]
+    fn what_cannot_be_made_again_is_precious() {
+        let is_precious = |api_version: &str, kind: &str| {
+            let value = serde_json::json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
+            ObjectRef::of(&value).expect("an object").is_precious()
+        };
+        for (api_version, kind) in [
+            ("v1", "Namespace"),
+            ("v1", "PersistentVolume"),
+            ("v1", "PersistentVolumeClaim"),
+            ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+            ("postgresql.example.com/v1", "Cluster"),
+            ("snapshot.storage.k8s.io/v1", "VolumeSnapshot"),
+        ] {
+            assert!(is_precious(api_version, kind), "{kind}");
+        }
+        for (api_version, kind) in [("v1", "Secret"), ("apps/v1", "Deployment"), ("storage.k8s.io/v1", "StorageClass")]
+        {
+            assert!(!is_precious(api_version, kind), "{kind}");
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::fmt;
 use sealift_format::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::objects::ObjectRef;
+
 /// The schema that is written, and the only one that is read.
 pub const SCHEMA: u32 = 1;
 
@@ -33,11 +35,11 @@ pub struct Record {
     pub seq: u64,
     /// The digest of the bundle's manifest, which is the bundle's identity.
     pub bundle: Digest,
-    /// The charts, in the order of installation.
-    pub charts: Vec<ChartRecord>,
-    /// Releases of earlier revisions that this one has not, and that were left where they are.
+    /// The components, in the order of installation.
+    pub components: Vec<ComponentRecord>,
+    /// Components of earlier revisions that this one has not, and that were left where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left: Vec<LeftRecord>,
+    pub left: Vec<ComponentRef>,
     /// The images.
     pub images: Vec<ImageRecord>,
     /// Where they were loaded to: `containerd` or `registry:HOST`.
@@ -62,6 +64,24 @@ pub struct Record {
     pub message: String,
 }
 
+/// A component of a revision: it has a chart or manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentRecord {
+    /// Its name: of the Helm release, or of the ApplySet.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its chart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chart: Option<ChartRecord>,
+    /// The digests of its manifests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Digest>,
+    /// The objects of its manifests, once they were applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectRef>,
+}
+
 /// A chart of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChartRecord {
@@ -69,10 +89,6 @@ pub struct ChartRecord {
     pub name: String,
     /// The chart's version.
     pub version: String,
-    /// The Helm release.
-    pub release: String,
-    /// Its namespace.
-    pub namespace: String,
     /// The digest of the chart's archive.
     pub archive: Digest,
     /// Helm's revision of the release; `None` until it was installed.
@@ -82,13 +98,51 @@ pub struct ChartRecord {
     pub values: Digest,
 }
 
-/// A release that was left where it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftRecord {
-    /// The Helm release.
-    pub release: String,
+/// How a component is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentKind {
+    /// As a Helm release.
+    Chart,
+    /// As an ApplySet.
+    Manifests,
+}
+
+/// Which component of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ComponentRef {
+    /// How it is installed.
+    pub kind: ComponentKind,
+    /// Its name.
+    pub name: String,
     /// Its namespace.
     pub namespace: String,
+}
+
+impl ComponentRecord {
+    /// Which component it is.
+    #[must_use]
+    pub fn reference(&self) -> ComponentRef {
+        let kind = if self.chart.is_some() { ComponentKind::Chart } else { ComponentKind::Manifests };
+        ComponentRef { kind, name: self.name.clone(), namespace: self.namespace.clone() }
+    }
+
+    /// Whether another record is of the same content in the same place.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let chart = |record: &Self| record.chart.as_ref().map(|chart| (chart.archive, chart.values));
+        self.reference() == other.reference() && chart(self) == chart(other) && self.manifests == other.manifests
+    }
+}
+
+impl fmt::Display for ComponentRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, namespace } = self;
+        match kind {
+            ComponentKind::Chart => write!(f, "release {name} in {namespace}"),
+            ComponentKind::Manifests => write!(f, "manifests {name} in {namespace}"),
+        }
+    }
 }
 
 /// An image of a revision.
@@ -165,14 +219,13 @@ impl Record {
         self.product == other.product && self.instance == other.instance
     }
 
-    /// Whether another revision is the same: bundle, charts, where they are, and values.
+    /// Whether another revision is the same: bundle, components, where they are, and values.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        let charts = |record: &Self| -> Vec<(String, String, Digest, Digest)> {
-            let chart = |c: &ChartRecord| (c.release.clone(), c.namespace.clone(), c.archive, c.values);
-            record.charts.iter().map(chart).collect()
-        };
-        self.bundle == other.bundle && self.values == other.values && charts(self) == charts(other)
+        self.bundle == other.bundle
+            && self.values == other.values
+            && self.components.len() == other.components.len()
+            && self.components.iter().zip(&other.components).all(|(a, b)| a.is_like(b))
     }
 
     /// A revision of the product in words: `shop 2.4.0 (revision 3)`.
@@ -240,7 +293,7 @@ mod tests {
             epoch: 1,
             seq: 7,
             bundle: Digest::of(b"bundle"),
-            charts: vec![],
+            components: vec![],
             left: vec![],
             images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
             images_in: "containerd".to_string(),

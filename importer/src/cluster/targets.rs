@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use kube::api::ApiResource;
 use kube::core::GroupVersionKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Error;
-use super::objects::{ObjectRef, is_hook};
+use super::objects::{Object, ObjectRef, is_hook};
 use super::verdict::Rule;
 use crate::yaml::{YamlLimits, documents};
 
@@ -33,7 +33,7 @@ const KINDS: [(&str, &str, &str, bool, Rule); 12] = [
     ("apiregistration.k8s.io/v1", "APIService", "apiservices", false, Rule::ApiService),
 ];
 /// Groups of Kubernetes' own; kinds of any other group are custom resources.
-const OWN_GROUPS: [&str; 24] = [
+pub(super) const OWN_GROUPS: [&str; 24] = [
     "",
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -103,6 +103,28 @@ pub fn targets(manifest: &str, namespace: &str, what: &str) -> Result<Vec<Target
 /// Those of [`targets`].
 pub fn hook_targets(manifest: &str, namespace: &str, what: &str) -> Result<Vec<Target>, Error> {
     select(manifest, namespace, what, true)
+}
+
+/// Those of these objects whose readiness matters, as [`targets`] has them.
+#[must_use]
+pub fn targets_of(objects: &[Object], namespace: &str) -> Vec<Target> {
+    let found: BTreeSet<Target> = objects.iter().filter_map(|object| target(&object.value, namespace)).collect();
+    found.into_iter().collect()
+}
+
+/// The same where nothing is known but which objects they are: whether a Service has its load balancer is not asked then.
+#[must_use]
+pub fn targets_of_refs(objects: &[ObjectRef], namespace: &str) -> Vec<Target> {
+    let value = |object: &ObjectRef| {
+        let mut value =
+            json!({"apiVersion": object.api_version, "kind": object.kind, "metadata": {"name": object.name}});
+        if let Some(namespace) = &object.namespace {
+            value["metadata"]["namespace"] = json!(namespace);
+        }
+        value
+    };
+    let found: BTreeSet<Target> = objects.iter().filter_map(|object| target(&value(object), namespace)).collect();
+    found.into_iter().collect()
 }
 
 fn select(manifest: &str, namespace: &str, what: &str, hooks: bool) -> Result<Vec<Target>, Error> {

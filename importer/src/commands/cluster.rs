@@ -17,7 +17,7 @@ use sealift_importer::site::{Origin, Place as Found, Site};
 use sealift_importer::store::Store;
 use sealift_importer::{trust_dir, values};
 
-use super::confirm;
+use super::{confirm, own_failure};
 
 /// Where the ledger is kept
 #[derive(Debug, Clone, clap::Args)]
@@ -118,7 +118,8 @@ pub(crate) fn carried_helm(opened: &Opened, folder: &Path) -> Result<Option<Foun
         std::io::copy(&mut sealift_importer::image::Content::open(&opened.content, &blob.digest)?, &mut file)?;
         file.set_permissions(std::fs::Permissions::from_mode(0o700))
     };
-    write().map_err(|e| Failure::during(Exit::Storage, "cannot write the bundle's Helm", &e))?;
+    let doing = || format!("cannot write the bundle's Helm to {}", path.display());
+    write().map_err(|e| own_failure(Failure::during(Exit::Storage, doing(), &e), &e))?;
     Ok(Some(Found { path, origin: Origin::Bundle }))
 }
 
@@ -130,6 +131,12 @@ pub(crate) fn cluster_failure(error: &cluster::Error) -> Failure {
     match error {
         cluster::Error::NotReady(_) | cluster::Error::Deadline { .. } => Failure::from_error(Exit::NotReady, error)
             .hint("look at the pods, mend the cause, and run the same command again"),
+        cluster::Error::Unreachable { source, .. } if source.to_string().contains("certificate") => {
+            Failure::from_error(Exit::Cluster, error).hint(
+                "check that this machine's clock is right (date), and that the kubeconfig is this cluster's, then run \
+                 the same command again",
+            )
+        }
         cluster::Error::Unreachable { .. } => Failure::from_error(Exit::Cluster, error)
             .hint("check that the API server runs (on MicroK8s: microk8s status), then run the same command again"),
         cluster::Error::Unauthorized { .. } => Failure::from_error(Exit::Cluster, error)
@@ -196,16 +203,32 @@ pub(crate) fn install_failure(error: &InstallError) -> Failure {
         InstallError::Data { .. } => Failure::from_error(Exit::Refused, error).hint(
             "save it first, or ask the vendor to keep it (helm.sh/resource-policy: keep); --remove-data lets it go",
         ),
+        InstallError::Foreign { .. } => Failure::from_error(Exit::Refused, error)
+            .hint("--adopt makes them the product's; or remove them; nothing in the cluster was changed"),
+        InstallError::ObjectRefused { .. } => Failure::from_error(Exit::Refused, error).hint(
+            "what cannot be changed in place has to be removed first, or is the vendor's mistake; nothing in the \
+             cluster was changed",
+        ),
         InstallError::StoredVersion { .. } => Failure::from_error(Exit::Refused, error).hint(
             "ask the vendor for a release in between that still has the version and stores objects in another; nothing \
              in the cluster was changed",
         ),
+        InstallError::ForeignCrd { .. } => Failure::from_error(Exit::Refused, error).hint(
+            "upgrade it with whatever it belongs to; if that is this product, RELEASES.md says how it is handed over; \
+             nothing of the chart was installed",
+        ),
+        InstallError::CrdConflict { .. } => Failure::from_error(Exit::Refused, error).hint(
+            "no field is taken from somebody else: undo that change, or make the product's own; nothing of the chart was \
+             installed",
+        ),
         InstallError::Crds { .. } | InstallError::NotACrd { .. } => Failure::from_error(Exit::Refused, error)
             .hint("it is the vendor's mistake: ask for another bundle; nothing in the cluster was changed"),
-        InstallError::Values(error @ values::Error::Write { .. })
-        | InstallError::Values(error @ values::Error::Read { .. }) => Failure::from_error(Exit::Storage, error),
+        InstallError::Values(error @ values::Error::Write { source, .. }) => {
+            own_failure(Failure::from_error(Exit::Storage, error), source)
+        }
+        InstallError::Values(error @ values::Error::Read { .. }) => Failure::from_error(Exit::Storage, error),
         InstallError::Values(error) => Failure::from_error(Exit::Usage, error),
-        InstallError::Folder { .. } => Failure::from_error(Exit::Storage, error),
+        InstallError::Folder { source, .. } => own_failure(Failure::from_error(Exit::Storage, error), source),
         InstallError::Stopped(_) => Failure::from_error(Exit::Interrupted, error),
         InstallError::Deadline { .. } => Failure::from_error(Exit::NotReady, error)
             .hint("give more time with --timeout and run the same command again"),

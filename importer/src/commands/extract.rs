@@ -13,6 +13,7 @@ use sealift_format::oci::Descriptor;
 use sealift_importer::bundle::content::BundleContent;
 use sealift_importer::bundle::intake::Opened;
 use sealift_importer::image::{Content as _, Image};
+use sealift_importer::store::is_full;
 use serde::Serialize;
 
 use super::{StoreArgs, load_trust, or_removed, take_in};
@@ -49,8 +50,11 @@ pub(crate) fn run(args: &ExtractArgs, store: &StoreArgs, out: &Output) -> Result
     let folder =
         tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(parent).map_err(
             |e| {
-                Failure::during(Exit::Storage, format!("cannot make a directory in {}", parent.display()), &e)
-                    .hint("name a directory below one that exists and that you may write to")
+                let doing = format!("cannot make a directory in {}", parent.display());
+                Failure::during(Exit::Storage, doing, &e).hint(match is_full(&e) {
+                    true => "free some space there, or name a directory on another disk",
+                    false => "name a directory below one that exists and that you may write to",
+                })
             },
         )?;
     let (opened, ()) = take_in(&args.bundle, &store, &trust, out, &mut |_| Ok(()))?;
@@ -76,10 +80,8 @@ fn unwritten(bundle: &Path, target: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::InvalidData => Failure::during(Exit::Damaged, bundle.display(), error)
             .hint("the seal holds, so the vendor signed it like this: ask the vendor for a new bundle"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Failure::during(Exit::Storage, format!("cannot write {}", target.display()), error)
-                .hint("free some space, then run the same command again; nothing was left there")
-        }
+        _ if is_full(error) => Failure::during(Exit::Storage, format!("cannot write {}", target.display()), error)
+            .hint("free some space, then run the same command again; nothing was left there"),
         _ => Failure::during(Exit::Storage, format!("cannot write {}", target.display()), error)
             .hint("nothing was left there; run the same command again"),
     }
@@ -104,11 +106,16 @@ impl Tree<'_> {
     fn write_all(&mut self, opened: &Opened) -> io::Result<()> {
         let manifest = opened.manifest.get();
         self.text("manifest.json", &manifest.to_bytes())?;
-        for chart in &manifest.charts {
-            let dir = format!("charts/{}", chart.release);
-            self.blob(&format!("{dir}/{}-{}.tgz", chart.name, chart.version), &chart.archive.digest)?;
-            for (n, values) in chart.values.iter().enumerate() {
-                self.blob(&format!("{dir}/values-{}.yaml", n + 1), &values.digest)?;
+        for component in &manifest.components {
+            let dir = format!("components/{}", component.name);
+            if let Some(chart) = &component.chart {
+                self.blob(&format!("{dir}/{}-{}.tgz", chart.name, chart.version), &chart.archive.digest)?;
+                for (n, values) in chart.values.iter().enumerate() {
+                    self.blob(&format!("{dir}/values-{}.yaml", n + 1), &values.digest)?;
+                }
+            }
+            for file in &component.manifests {
+                self.blob(&format!("{dir}/{}", file.name), &file.digest)?;
             }
         }
         for named in &manifest.licences {

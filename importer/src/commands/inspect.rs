@@ -7,7 +7,7 @@ use sealift_console::{Exit, Failure, Output, Table, bytes, count, escape};
 use sealift_format::manifest::Manifest;
 use sealift_format::reader::{BundleReader, Want};
 use sealift_format::trust::{TrustStore, Vendor, Verified};
-use sealift_format::{Digest, Error, Limits};
+use sealift_format::{Digest, Error, Limits, Name};
 use serde::Serialize;
 
 use super::{StoreArgs, keep_roots, load_trust, open_medium, refused};
@@ -80,11 +80,13 @@ fn describe(manifest: &Manifest) -> String {
         text += &format!("upgrades from {} (epoch {} seq {}) on\n", escape(&from.version), from.epoch, from.seq);
     }
     if let Some(crds) = manifest.crds {
-        text += &format!("CRDs in crds/ of charts: {}\n", crds.as_str());
+        text += &format!("CRDs: {}\n", crds.as_str());
     }
-    let mut charts = Table::new(&["RELEASE", "CHART", "VERSION", "NAMESPACE"]);
-    for chart in &manifest.charts {
-        charts.row(&[chart.release.as_str(), &chart.name, &chart.version, chart.namespace.as_str()]);
+    let mut components = Table::new(&["COMPONENT", "NAMESPACE", "MADE OF", "NEEDS"]);
+    for component in &manifest.components {
+        let needs: Vec<&str> = component.needs.iter().map(Name::as_str).collect();
+        let content = component.content().to_string();
+        components.row(&[component.name.as_str(), component.namespace.as_str(), &content, &needs.join(",")]);
     }
     let mut images = Table::new(&["IMAGE", "DIGEST", "PLATFORMS"]);
     for image in &manifest.images {
@@ -92,9 +94,12 @@ fn describe(manifest: &Manifest) -> String {
         images.row(&[&image.reference(), &image.digest.to_string(), &platforms.join(",")]);
     }
     let mut others = Table::new(&["OTHER", "NAME", "SIZE"]);
-    for chart in &manifest.charts {
-        for (n, values) in chart.values.iter().enumerate() {
-            others.row(&["values", &format!("{}/values-{}.yaml", chart.release, n + 1), &bytes(values.size)]);
+    for component in &manifest.components {
+        for (n, values) in component.chart.iter().flat_map(|chart| &chart.values).enumerate() {
+            others.row(&["values", &format!("{}/values-{}.yaml", component.name, n + 1), &bytes(values.size)]);
+        }
+        for file in &component.manifests {
+            others.row(&["manifest", &format!("{}/{}", component.name, file.name), &bytes(file.size)]);
         }
     }
     if let Some(notes) = &manifest.notes {
@@ -109,7 +114,7 @@ fn describe(manifest: &Manifest) -> String {
             others.row(&["tool", &format!("{tool} {platform}"), &bytes(blob.size)]);
         }
     }
-    for table in [charts, images, others] {
+    for table in [components, images, others] {
         let table = table.text();
         if table.lines().count() > 1 {
             text += &format!("\n{table}");

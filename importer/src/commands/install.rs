@@ -16,7 +16,9 @@ use sealift_importer::values::Values;
 use super::cluster::{agree, ledger_failure, values_failure};
 use super::load::{admit, change, mark_failure};
 use super::log::noted;
-use super::release::{Agreed, Facts, ReleaseArgs, SHORT, Session, Wish, installed, is_forbidden, saved};
+use super::release::{
+    Agreed, Facts, ReleaseArgs, SHORT, Session, Wish, earlier_secrets, installed, is_forbidden, saved,
+};
 use super::values::with_draft;
 use super::{StoreArgs, take_in};
 
@@ -35,17 +37,17 @@ pub(crate) struct InstallArgs {
 pub(crate) struct WishArgs {
     /// The bundle, or - for standard input
     pub(crate) bundle: PathBuf,
-    /// Values (YAML): one map with the releases as top-level names, "global" for all (can be repeated)
+    /// Values (YAML): one map with the components as top-level names, "global" for all (can be repeated)
     #[arg(long, short = 'f', value_name = "FILE")]
     values: Vec<PathBuf>,
     /// One value, for example shop-web.replicas=2 (can be repeated)
-    #[arg(long, value_name = "RELEASE.KEY=VALUE")]
+    #[arg(long, value_name = "COMPONENT.KEY=VALUE")]
     set: Vec<String>,
     /// Forget the values of earlier installs
     #[arg(long)]
     reset_values: bool,
-    /// Namespace of a release, instead of the vendor's choice (can be repeated)
-    #[arg(long, value_name = "RELEASE=NAMESPACE", value_parser = pair)]
+    /// Namespace of a component, instead of the vendor's choice (can be repeated)
+    #[arg(long, value_name = "COMPONENT=NAMESPACE", value_parser = pair)]
     namespace: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) release: ReleaseArgs,
@@ -57,7 +59,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
             helm::check_namespace(namespace).map_err(|e| e.to_string())?;
             Ok((release.into(), namespace.into()))
         }
-        _ => Err("RELEASE=NAMESPACE is expected".into()),
+        _ => Err("COMPONENT=NAMESPACE is expected".into()),
     }
 }
 
@@ -117,13 +119,13 @@ async fn wish(
     mut facts: Facts,
 ) -> Result<(Facts, Wish), Failure> {
     let manifest = opened.manifest.get();
-    let names: Vec<&str> = manifest.charts.iter().map(|c| c.release.as_str()).collect();
+    let names: Vec<&str> = manifest.components.iter().map(|c| c.name.as_str()).collect();
     let kept = kept_values(args, session, &mut facts).await?;
     let of = (manifest.product.as_str(), args.release.instance.as_str());
     let draft = with_draft(&facts, of, args.reset_values, session.out).await?;
     let kept = draft.as_ref().filter(|_| !args.reset_values).map_or(kept, |draft| draft.values.clone());
     let values = SiteValues::new(kept, &args.values, &args.set, &names).map_err(|e| values_failure(&e))?;
-    let values = values.settling(draft);
+    let values = values.settling(draft).hiding(&earlier_secrets(&facts).await);
     let namespaces = namespaces(args, &names, facts.records.last().map(|s| &s.record))?;
     Ok((facts, Wish { values, namespaces, restores: None }))
 }
@@ -156,14 +158,14 @@ async fn kept_values(args: &WishArgs, session: &Session<'_>, facts: &mut Facts) 
 fn namespaces(args: &WishArgs, releases: &[&str], last: Option<&Record>) -> Result<BTreeMap<String, String>, Failure> {
     // what the site chose before stays chosen
     let mut chosen: BTreeMap<String, String> =
-        last.iter().flat_map(|r| &r.charts).map(|c| (c.release.clone(), c.namespace.clone())).collect();
+        last.iter().flat_map(|r| &r.components).map(|c| (c.name.clone(), c.namespace.clone())).collect();
     for (release, namespace) in &args.namespace {
         if !releases.contains(&release.as_str()) {
             return Err(Failure::new(
                 Exit::Usage,
-                format!("--namespace names {release:?}, which is no release of this product"),
+                format!("--namespace names {release:?}, which is no component of this product"),
             )
-            .hint(format!("its releases are {}", releases.join(", "))));
+            .hint(format!("its components are {}", releases.join(", "))));
         }
         if chosen.get(release).is_some_and(|old| old != namespace) {
             return Err(Failure::new(

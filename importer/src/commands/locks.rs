@@ -78,6 +78,21 @@ impl Locks {
         ended
     }
 
+    /// Removes a lock that a killed run has left when there was nothing more to do for it, once it has expired. That
+    /// somebody holds it is no failure.
+    pub(crate) async fn clear(
+        (cluster, ledger): (&Cluster, &Ledger),
+        of: &(String, String),
+        run: (&str, Duration),
+        out: &Output,
+    ) {
+        if let Ok(Some(_)) = lock::look(cluster, ledger.namespace(), &of.0, &of.1).await
+            && let Ok(locks) = Self::take((cluster, ledger), std::slice::from_ref(of), run, out).await
+        {
+            locks.give_back(out).await;
+        }
+    }
+
     async fn give_back(self, out: &Output) {
         for lock in self.0 {
             if let Err(error) = lock.release().await {

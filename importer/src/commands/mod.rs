@@ -28,8 +28,10 @@ pub(crate) mod values;
 pub(crate) mod verify;
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::future::Future;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sealift_console::{Exit, Failure, Output, bytes, count, escape, escape_line, stop};
@@ -39,8 +41,9 @@ use sealift_importer::bundle::content::BundleContent;
 use sealift_importer::bundle::images::ContentError;
 use sealift_importer::bundle::intake::{self, IntakeError, Opened};
 use sealift_importer::bundle::medium::Medium;
-use sealift_importer::store::{Store, StoreError};
+use sealift_importer::store::{Store, StoreError, is_full};
 use sealift_importer::trust_dir::{self, TrustError};
+use tempfile::TempDir;
 
 /// Where the importer keeps packs, trusted vendors and marks
 #[derive(Debug, Clone, clap::Args)]
@@ -216,6 +219,23 @@ pub(crate) fn store_failure(error: &StoreError) -> Failure {
         StoreError::Io { .. } => failure.hint("run as root, or choose another directory with --store"),
         StoreError::Damaged { .. } => failure.hint("restore it from a backup"),
     }
+}
+
+/// A private folder in the store that is gone when the command has ended.
+pub(crate) fn own_folder(store: &Store, prefix: &str) -> Result<TempDir, Failure> {
+    let place = store.root().join("tmp");
+    let doing = || format!("cannot make a folder in {}", place.display());
+    let private = Permissions::from_mode(0o700);
+    let made = tempfile::Builder::new().prefix(prefix).permissions(private).tempdir_in(&place);
+    made.map_err(|e| own_failure(Failure::during(Exit::Storage, doing(), &e), &e))
+}
+
+/// The failure that it is if a folder or file that a command needs for itself, in the store, cannot be written.
+pub(crate) fn own_failure(failure: Failure, error: &io::Error) -> Failure {
+    failure.hint(match is_full(error) {
+        true => "free some space or choose another directory with --store, then run the same command again",
+        false => "run as root, or choose another directory with --store",
+    })
 }
 
 pub(crate) fn trust_failure(error: &TrustError) -> Failure {

@@ -3,6 +3,8 @@
 //! In this order, so that whoever is killed on the way leaves every kept revision whole, and the same command finds
 //! the rest: a record goes last, for it says what was needed.
 
+mod others;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_console::{Exit, Failure, Output, Table, bytes, count, escape_line, stop};
@@ -11,7 +13,6 @@ use sealift_format::trust::TrustStore;
 use sealift_importer::audit::What;
 use sealift_importer::bundle::intake;
 use sealift_importer::cluster::ledger::Stored;
-use sealift_importer::cluster::lock;
 use sealift_importer::cluster::record::{Outcome, Record};
 use sealift_importer::images::containerd::Containerd;
 use sealift_importer::inventory::{Inventory, Surplus};
@@ -22,11 +23,12 @@ use sealift_importer::trust_dir;
 use serde::Serialize;
 
 use super::cluster::{LedgerArgs, agree, connect, ledger, ledger_failure, place};
-use super::locks::Locks;
+use super::locks::{LockArgs, Locks};
 use super::log::noted;
 use super::target::{Place, SiteArgs, containerd_failure, owner};
 use super::upkeep::{KeepArgs, names_of, owner_of, place_of};
-use super::{StoreArgs, refused, runtime, store_failure, trust_failure};
+use super::{StoreArgs, runtime, store_failure, trust_failure};
+use others::Others;
 
 /// Remove what no kept revision needs: records of the ledger, pins of images, packs in the store
 #[derive(Debug, clap::Args)]
@@ -38,6 +40,10 @@ pub(crate) struct PruneArgs {
     /// Remove bundles from the store as well that were never installed (otherwise they are kept)
     #[arg(long)]
     unused_bundles: bool,
+    /// Forget who uses the store by ledgers that cannot be asked from here, of a cluster that is gone for example
+    /// (otherwise what they need stays)
+    #[arg(long)]
+    forget_ledgers: bool,
     /// Agree without being asked
     #[arg(long, short)]
     yes: bool,
@@ -45,6 +51,8 @@ pub(crate) struct PruneArgs {
     site: SiteArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
+    #[command(flatten)]
+    lock: LockArgs,
 }
 
 #[derive(Serialize)]
@@ -56,6 +64,10 @@ struct Report {
     /// Names of images that nobody keeps any more: unpinned, for the kubelet to remove.
     images_unpinned: Vec<String>,
     bundles_removed: Vec<Bundle>,
+    /// What stays for ledgers that cannot be asked from here.
+    kept_for_others: Vec<String>,
+    /// Bundles that are needed, or may be, and do not say which packs they have: while there is one, no bundle and no pack goes.
+    bundles_unproven: Vec<Bundle>,
     packs_removed: usize,
     bytes_freed: u64,
 }
@@ -69,7 +81,7 @@ struct Revision {
     outcome: Outcome,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Bundle {
     bundle: Digest,
     title: String,
@@ -80,7 +92,7 @@ pub(crate) fn run(args: &PruneArgs, store: &StoreArgs, out: &Output) -> Result<(
     let trust = trust_dir::load(store.root()).map_err(|e| trust_failure(&e))?;
     let site = args.site.find(&[]);
     let runtime = runtime()?;
-    let (cluster, ledger, records) = runtime.block_on(async {
+    let (cluster, ledger, records, others) = runtime.block_on(async {
         let cluster = connect(&site, args.site.context.as_deref()).await?;
         let ledger = ledger(&cluster, &args.ledger);
         // of all products: a pack, or a name of an image, may be another one's as well
@@ -88,17 +100,28 @@ pub(crate) fn run(args: &PruneArgs, store: &StoreArgs, out: &Output) -> Result<(
             .list(None)
             .await
             .map_err(|e| ledger_failure(&e).hint("nothing was removed: what the ledger does not tell may be needed"))?;
-        Ok((cluster, ledger, records))
+        let others = Others::ask(&store, &cluster, ledger.namespace(), args.forget_ledgers).await?;
+        Ok((cluster, ledger, records, others))
     })?;
-    let plan = Plan::of(args, &records, &store, &trust)?;
+    let plan = Plan::of(args, &records, &others, (&store, &trust))?;
     let images = runtime.block_on(Images::of(&plan, &site))?;
     let report = plan.report(&images);
+    let command = args.product.as_ref().map_or_else(|| "prune".to_string(), |product| format!("prune {product}"));
     if plan.is_empty() && images.names.is_empty() {
-        out.result(&report, || "nothing to prune: everything is needed by a kept revision".to_string());
+        runtime.block_on(async {
+            let of: BTreeSet<_> = plan.kept.iter().map(|r| (r.product.clone(), r.instance.clone())).collect();
+            for of in &of {
+                Locks::clear((&cluster, &ledger), of, (&command, args.lock.duration()), out).await;
+            }
+            Ok(())
+        })?;
+        out.result(&report, || {
+            let nothing = "nothing to prune: everything is needed by a kept revision".to_string();
+            [vec![nothing], report.kept_lines()].concat().join("\n")
+        });
         return Ok(());
     }
     agree(args.yes, &format!("{}\ncluster: {}", report.text(&store), place(&cluster, &site)), out)?;
-    let command = args.product.as_ref().map_or_else(|| "prune".to_string(), |product| format!("prune {product}"));
     let what = What {
         command: "prune".into(),
         product: args.product.clone(),
@@ -109,7 +132,7 @@ pub(crate) fn run(args: &PruneArgs, store: &StoreArgs, out: &Output) -> Result<(
     noted(store.root(), out, |journal| {
         journal.begin(what, Some(cluster.who()))?;
         runtime.finish(async {
-            let locks = Locks::take((&cluster, &ledger), &plan.locked, (&command, lock::DURATION), out).await?;
+            let locks = Locks::take((&cluster, &ledger), &plan.locked, (&command, args.lock.duration()), out).await?;
             let work = async {
                 if ledger.list(None).await.map_err(|e| ledger_failure(&e))? != records {
                     return Err(Failure::new(Exit::Busy, "another run has changed the ledger since it was looked at")
@@ -117,12 +140,16 @@ pub(crate) fn run(args: &PruneArgs, store: &StoreArgs, out: &Output) -> Result<(
                 }
                 images.let_go().await?;
                 go_on()?;
+                out.note(format!("removing {} and {}", count(plan.packs, "pack"), count(plan.bundles.len(), "bundle")));
                 store.remove(&plan.surplus.packs, &plan.surplus.bundles).map_err(|e| store_failure(&e))?;
                 for stored in &plan.records {
                     go_on()?;
+                    out.note(format!("removing the record of {}", escape_line(&stored.record.title())));
                     ledger.remove(stored).await.map_err(|e| ledger_failure(&e))?;
                 }
-                Ok(())
+                let goes = |stored: &Stored| plan.records.contains(&stored);
+                let left: Vec<&Record> = records.iter().filter(|s| !goes(s)).map(|s| &s.record).collect();
+                others.settle(&store, ledger.namespace(), &left)
             };
             locks.during(work, out).await
         })
@@ -148,10 +175,19 @@ struct Plan<'r> {
     /// Names of images that owners let go, by owner, and those that stay theirs.
     going: BTreeMap<String, BTreeSet<String>>,
     staying: BTreeMap<String, BTreeSet<String>>,
+    /// What stays for others that cannot be asked, in words.
+    for_others: Vec<String>,
+    /// Bundles of which nobody can say what they need, with their names.
+    unproven: Vec<Bundle>,
 }
 
 impl<'r> Plan<'r> {
-    fn of(args: &PruneArgs, records: &'r [Stored], store: &Store, trust: &TrustStore) -> Result<Self, Failure> {
+    fn of(
+        args: &PruneArgs,
+        records: &'r [Stored],
+        others: &Others,
+        (store, trust): (&Store, &TrustStore),
+    ) -> Result<Self, Failure> {
         let inventory = Inventory::read(store, trust).map_err(|e| store_failure(&e))?;
         let chosen = args.keep.histories(args.product.as_deref(), records)?;
         let is_chosen = |history: &[Stored]| chosen.iter().any(|one| one[0].record.is_of(&history[0].record));
@@ -184,10 +220,16 @@ impl<'r> Plan<'r> {
             kept.extend(retention.kept.iter().map(|stored| &stored.record));
             surplus.extend(retention.surplus);
         }
-        let store_surplus = inventory.surplus(&needed, &known, args.unused_bundles).map_err(|unreadable| {
-            let path = intake::seal_path(store, &unreadable.bundle);
-            refused(&path, unreadable.error).hint("nothing was removed: nobody can say which packs that bundle needs")
-        })?;
+        for record in others.records() {
+            needed.insert(record.bundle);
+            staying.add(owner_of(record), names_of(record));
+        }
+        needed.extend(others.kept());
+        let store_surplus = inventory.surplus(&needed, &known, args.unused_bundles);
+        if !store_surplus.unproven.is_empty() {
+            // the records tell the next run which bundles may go
+            surplus.retain(|s| needed.contains(&s.record.bundle) || !inventory.bundles.contains_key(&s.record.bundle));
+        }
         // what was only loaded is not in the ledger; its images were loaded for the default instance
         for digest in inventory.bundles.keys().filter(|d| !known.contains(d) && !store_surplus.bundles.contains(d)) {
             let Ok(opened) = intake::reopen(store, trust, digest) else { continue };
@@ -195,12 +237,30 @@ impl<'r> Plan<'r> {
             let owner = owner(manifest.vendor.as_str(), manifest.product.as_str(), "default");
             staying.add(owner, opened.images.iter().flat_map(|image| [image.reference(), image.by_digest()]));
         }
+        for user in &others.unasked {
+            let owner = owner(&user.vendor, &user.product, &user.instance);
+            for digest in &user.bundles {
+                match intake::reopen(store, trust, digest) {
+                    Ok(opened) => {
+                        let names = opened.images.iter().flat_map(|image| [image.reference(), image.by_digest()]);
+                        staying.add(owner.clone(), names);
+                    }
+                    Err(_) => drop(going.0.remove(&owner)),
+                }
+            }
+        }
         let title = |digest: &Digest| match inventory.bundles.get(digest) {
             Some(Ok(manifest)) => format!("{} {}", manifest.product, manifest.version),
-            _ => "unreadable".to_string(),
+            Some(Err(_)) => "unreadable".to_string(),
+            None => "without a seal in the store".to_string(),
         };
-        let bundles = store_surplus.bundles.iter().map(|d| Bundle { bundle: *d, title: title(d) }).collect();
+        let named = |digests: &BTreeSet<Digest>| -> Vec<Bundle> {
+            digests.iter().map(|d| Bundle { bundle: *d, title: title(d) }).collect()
+        };
+        let bundles = named(&store_surplus.bundles);
         Ok(Self {
+            for_others: others.lines(),
+            unproven: named(&store_surplus.unproven),
             bytes: store_surplus.packs.iter().filter_map(|pack| inventory.packs.get(pack)).sum(),
             packs: store_surplus.packs.len(),
             kept,
@@ -214,7 +274,7 @@ impl<'r> Plan<'r> {
     }
 
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.surplus == Surplus::default()
+        self.records.is_empty() && self.surplus.bundles.is_empty() && self.surplus.packs.is_empty()
     }
 
     fn report(self: &Plan<'r>, images: &Images) -> Report {
@@ -229,7 +289,9 @@ impl<'r> Plan<'r> {
             revisions: self.records.iter().map(|stored| revision(&stored.record)).collect(),
             kept: self.kept.iter().map(|record| revision(record)).collect(),
             images_unpinned: images.unpinned.iter().cloned().collect(),
-            bundles_removed: self.bundles.iter().map(|b| Bundle { bundle: b.bundle, title: b.title.clone() }).collect(),
+            bundles_removed: self.bundles.clone(),
+            kept_for_others: self.for_others.clone(),
+            bundles_unproven: self.unproven.clone(),
             packs_removed: self.packs,
             bytes_freed: self.bytes,
         }
@@ -327,9 +389,22 @@ impl Report {
         for bundle in &self.bundles_removed {
             text += &format!("bundle to remove: {} {}\n", escape_line(&bundle.title), bundle.bundle);
         }
-        text + &format!(
-            "store: {}; what the ledger of this cluster needs stays there. Another cluster that uses this store has no say",
-            store.root().display()
-        )
+        for line in self.kept_lines() {
+            text += &format!("{line}\n");
+        }
+        text + &format!("store: {}", store.root().display())
+    }
+
+    fn kept_lines(&self) -> Vec<String> {
+        let mut lines = self.kept_for_others.clone();
+        lines.extend(self.bundles_unproven.iter().map(|bundle| {
+            format!(
+                "no bundle and no pack goes: nobody can say which packs {} needs ({}); bring it: sealift-importer repair \
+                 --bundle BUNDLE",
+                bundle.bundle,
+                escape_line(&bundle.title)
+            )
+        }));
+        lines
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use sealift_console::{Exit, Failure, Output, bytes, count, escape, escape_line, stop};
 use sealift_importer::audit::What;
 use sealift_importer::bundle::intake;
-use sealift_importer::cluster::lock;
 use sealift_importer::cluster::record::{Outcome, Record};
 use sealift_importer::images::containerd::TagPolicy;
 use sealift_importer::inventory::Inventory;
@@ -13,7 +12,7 @@ use sealift_importer::retention::Retention;
 use serde::Serialize;
 
 use super::cluster::{LedgerArgs, connect, ledger, ledger_failure};
-use super::locks::Locks;
+use super::locks::{LockArgs, Locks};
 use super::log::noted;
 use super::room;
 use super::target::{RegistryArgs, SiteArgs};
@@ -36,6 +35,8 @@ pub(crate) struct RepairArgs {
     registry: RegistryArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
+    #[command(flatten)]
+    lock: LockArgs,
 }
 
 #[derive(Serialize)]
@@ -135,7 +136,7 @@ pub(crate) fn run(args: &RepairArgs, store: &StoreArgs, out: &Output) -> Result<
                 out.note(format!("mending the images of {}", escape_line(&record.title())));
                 let of = [(record.product.clone(), record.instance.clone())];
                 let command = format!("repair {}", record.product);
-                let locks = Locks::take((&cluster, &ledger), &of, (&command, lock::DURATION), out).await?;
+                let locks = Locks::take((&cluster, &ledger), &of, (&command, args.lock.duration()), out).await?;
                 let work = async {
                     let (product, instance) = (&record.product, &record.instance);
                     let now_there = ledger.history(product, instance).await.map_err(|e| ledger_failure(&e))?;

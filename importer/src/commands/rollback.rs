@@ -10,7 +10,7 @@ use super::StoreArgs;
 use super::cluster::{agree, ledger_failure};
 use super::load::change;
 use super::log::noted;
-use super::release::{ReleaseArgs, SHORT, Session, Wish, installed};
+use super::release::{ReleaseArgs, SHORT, Session, Wish, earlier_secrets, installed};
 use super::values::left_out;
 
 /// Bring an earlier revision back: its bundle from the store, its values and its images
@@ -34,7 +34,8 @@ pub(crate) fn run(args: &RollbackArgs, store: &StoreArgs, out: &Output) -> Resul
         let values = facts.ledger.values(&wanted).await.map_err(|e| ledger_failure(&e))?;
         left_out(&facts.ledger, (&args.product, &args.release.instance), out).await?;
         let opened = session.reopen(&wanted.record)?;
-        let wish = Wish::of(&wanted.record, SiteValues::kept(values));
+        let values = SiteValues::kept(values).hiding(&earlier_secrets(&facts).await);
+        let wish = Wish::of(&wanted.record, values);
         let agreed = session.plan(facts, &opened, wish).await?;
         Ok((opened, agreed))
     })?;

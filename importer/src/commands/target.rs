@@ -14,9 +14,10 @@ use sealift_importer::image::{Image, Progress};
 use sealift_importer::images::containerd::{
     Containerd, ContainerdError, LoadOptions, NameOutcome, NameState, TagPolicy, host_platform,
 };
-use sealift_importer::images::dir::DirTarget;
+use sealift_importer::images::dir::{DirError, DirTarget};
 use sealift_importer::images::registry::{RegistryOptions, RegistryTarget, TargetError};
 use sealift_importer::site::{Given, Site};
+use sealift_importer::store::is_full;
 use sealift_registry::{Credentials, RegistryError, Trust};
 use serde::Serialize;
 
@@ -191,6 +192,10 @@ fn to_load<'a>(images: impl Iterator<Item = (&'a Image, bool)>) -> Vec<String> {
     images.filter(|(_, is_there)| !is_there).map(|(image, _)| image.reference()).collect()
 }
 
+/// What to do about tags of others.
+pub(crate) const TAKE_TAGS: &str = "--take-tags moves them to the bundle's images, which changes what others run by these \
+                                    names; nothing was changed";
+
 /// Whose images they are, as containerd keeps it.
 pub(crate) fn owner(vendor: &str, product: &str, instance: &str) -> String {
     match instance {
@@ -331,9 +336,8 @@ impl Open {
         let progress = Shown(&bar);
         match self {
             Self::Dir(path) => {
-                let report = DirTarget::new(path).write(images, &opened.content, &progress).map_err(|e| {
-                    Failure::from_error(Exit::Storage, &e).hint("run the same command again: what is whole is kept")
-                })?;
+                let report =
+                    DirTarget::new(path).write(images, &opened.content, &progress).map_err(|e| dir_failure(&e))?;
                 Ok(Loaded {
                     place: path.display().to_string(),
                     images: images.iter().map(|i| plain(&i.reference(), i.top.digest, false)).collect(),
@@ -346,12 +350,13 @@ impl Open {
                 let report = target.load(images, &opened.content, &progress).await.map_err(|e| registry_failure(&e))?;
                 let before = target.survey(images).await.map_err(|e| registry_failure(&e))?.images;
                 let other = |n: usize| before[n].tag_now.filter(|now| *now != before[n].digest);
-                let ours = |n: &usize| *tags == TagPolicy::Move || other(*n).is_none();
+                // a registry keeps no owners
+                let ours = |n: &usize| *tags != TagPolicy::Keep || other(*n).is_none();
                 let tagged: Vec<Image> = (0..images.len()).filter(ours).map(|n| images[n].clone()).collect();
                 target.tag(&tagged, &opened.content, &progress).await.map_err(|e| registry_failure(&e))?;
                 let note = |n: usize| match (other(n), tags) {
                     (None, _) => None,
-                    (Some(was), TagPolicy::Move) => Some(moved(&was.to_string())),
+                    (Some(was), TagPolicy::Move | TagPolicy::Own) => Some(moved(&was.to_string())),
                     (Some(is), TagPolicy::Keep) => Some(kept(&is.to_string())),
                 };
                 let image = |n: usize| {
@@ -428,6 +433,16 @@ fn blobs(images: &[Image]) -> Vec<&Descriptor> {
     blobs.into_values().collect()
 }
 
+fn dir_failure(error: &DirError) -> Failure {
+    let failure = Failure::from_error(Exit::Storage, error);
+    match error {
+        DirError::Io { source, .. } if is_full(source) => {
+            failure.hint("free some space there, then run the same command again: what is whole is kept")
+        }
+        _ => failure.hint("run the same command again: what is whole is kept"),
+    }
+}
+
 pub(crate) fn containerd_failure(error: &ContainerdError) -> Failure {
     let failure = Failure::from_error(Exit::Containerd, error);
     match error {
@@ -442,6 +457,7 @@ pub(crate) fn containerd_failure(error: &ContainerdError) -> Failure {
                  start containerd, then run the same command again"
             ))
         }
+        ContainerdError::ForeignTag { .. } => Failure::from_error(Exit::Refused, error).hint(TAKE_TAGS),
         ContainerdError::DiskFull { .. } => {
             failure.hint("free space where containerd keeps its data, then run the same command again")
         }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use sealift_console::{Exit, Failure, Output, count, escape, escape_line};
 use sealift_importer::audit::What;
 use sealift_importer::cluster::Cluster;
+use sealift_importer::cluster::apply_set::ApplySet;
 use sealift_importer::cluster::leavings;
 use sealift_importer::cluster::ledger::{self, Finish, Ledger, Stored};
 use sealift_importer::cluster::objects::ObjectRef;
-use sealift_importer::cluster::record::Outcome;
+use sealift_importer::cluster::record::{ComponentKind, ComponentRef, Outcome};
 use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::Containerd;
 use sealift_importer::install::{self, plan};
@@ -23,7 +24,7 @@ use super::locks::{LockArgs, Locks};
 use super::log::noted;
 use super::target::SiteArgs;
 use super::upkeep::{names_of, owner_of};
-use super::{StoreArgs, now, runtime};
+use super::{StoreArgs, now, own_folder, runtime};
 
 /// Remove a product's releases from the cluster; says what it leaves
 #[derive(Debug, clap::Args)]
@@ -36,7 +37,8 @@ pub(crate) struct UninstallArgs {
     /// Seconds that Helm waits for the objects of each release to go
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
-    /// Remove it even if volume claims, namespaces or custom resource definitions go with it (otherwise that is refused)
+    /// Remove it even if volumes, their claims, namespaces, custom resources or their definitions go with it (otherwise
+    /// that is refused)
     #[arg(long)]
     remove_data: bool,
     /// Agree without being asked
@@ -54,7 +56,7 @@ pub(crate) struct UninstallArgs {
 struct Report {
     product: String,
     instance: String,
-    releases_removed: Vec<String>,
+    components_removed: Vec<ComponentRef>,
     images_unpinned: usize,
     left: Vec<String>,
 }
@@ -62,13 +64,19 @@ struct Report {
 pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Result<(), Failure> {
     let store = store.open()?;
     let site = args.site.find(&[]);
-    let home = tempfile::tempdir().map_err(|e| Failure::during(Exit::Storage, "cannot make a temporary folder", &e))?;
+    // there the next run finds what a killed one has left
+    let home = own_folder(&store, "uninstall-")?;
     let runtime = runtime()?;
     let (ledger, history, helm, cluster) = runtime.block_on(async {
         let cluster = connect(&site, args.site.context.as_deref()).await?;
         let ledger = ledger(&cluster, &args.ledger);
         let history = ledger.history(&args.product, &args.instance).await.map_err(|e| ledger_failure(&e))?;
         if history.last().is_none_or(|newest| newest.record.outcome == Outcome::Uninstalled) {
+            if !history.is_empty() {
+                let (of, command) =
+                    ((args.product.clone(), args.instance.clone()), format!("uninstall {}", args.product));
+                Locks::clear((&cluster, &ledger), &of, (&command, args.lock.duration()), out).await;
+            }
             let text = format!("{} ({}) is not installed", args.product, args.instance);
             return Err(Failure::new(Exit::NotFound, text).hint("\"sealift-importer status\" shows what is"));
         }
@@ -79,10 +87,10 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
     let stored = history.last().expect("it was looked at above");
     let record = &stored.record;
     // also what a later version has dropped, and left alone
-    let releases = plan::removal(ledger::current(&history));
-    let list: Vec<String> = releases.iter().map(|(release, namespace)| format!("{release} in {namespace}")).collect();
+    let components = plan::removal(ledger::current(&history));
+    let list: Vec<String> = components.iter().map(ToString::to_string).collect();
     let (title, list) = (escape_line(&record.title()), escape_line(&list.join(", ")));
-    let data = runtime.block_on(data_of_all(&helm, &releases))?;
+    let data = runtime.block_on(data_of_all(&helm, &cluster, &components))?;
     let goes =
         if data.is_empty() { String::new() } else { format!("\nand with it: {}", escape_line(&data.join(", "))) };
     if !data.is_empty() && !args.remove_data {
@@ -106,7 +114,7 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
                 ([(args.product.clone(), args.instance.clone())], format!("uninstall {}", args.product));
             let locks = Locks::take((&cluster, &ledger), &of, (&command, args.lock.duration()), out).await?;
             let removal = Removal { args, site: &site, cluster: &cluster, ledger: &ledger, helm: &helm, out };
-            locks.during(removal.run(&history, &releases), out).await
+            locks.during(removal.run(&history, &components), out).await
         })
     })?;
     out.result(&report, || {
@@ -114,7 +122,7 @@ pub(crate) fn run(args: &UninstallArgs, store: &StoreArgs, out: &Output) -> Resu
         format!(
             "{} is uninstalled ({}). What is left:{left}",
             escape_line(&report.product),
-            count(report.releases_removed.len(), "release")
+            count(report.components_removed.len(), "component")
         )
     });
     Ok(())
@@ -131,7 +139,21 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    async fn run(&self, history: &[Stored], releases: &[(String, String)]) -> Result<Report, Failure> {
+    async fn remove(&self, component: &ComponentRef) -> Result<bool, Failure> {
+        let ComponentRef { kind, name, namespace } = component;
+        match kind {
+            ComponentKind::Chart => {
+                let time = Duration::from_secs(self.args.timeout);
+                self.helm.uninstall(name, namespace, time).await.map_err(|e| helm_failure(&e))
+            }
+            ComponentKind::Manifests => {
+                let set = ApplySet::new(self.cluster, namespace, name);
+                install::remove_set(&set, self.args.remove_data).await.map_err(|e| install_failure(&e))
+            }
+        }
+    }
+
+    async fn run(&self, history: &[Stored], components: &[ComponentRef]) -> Result<Report, Failure> {
         let product = &self.args.product;
         let now_there = self.ledger.history(product, &self.args.instance).await.map_err(|e| ledger_failure(&e))?;
         let (Some(stored), true) = (history.last(), now_there == history) else {
@@ -141,35 +163,41 @@ impl Removal<'_> {
         let record = &stored.record;
 
         let (mut removed, mut leavings) = (Vec::new(), Vec::new());
-        for (release, namespace) in releases {
-            self.out.note(format!("removing {} from {}", escape_line(release), escape_line(namespace)));
-            let may_stay = may_stay(self.helm, release, namespace, self.out).await?;
-            let time = Duration::from_secs(self.args.timeout);
-            if self.helm.uninstall(release, namespace, time).await.map_err(|e| helm_failure(&e))? {
-                removed.push(release.clone());
+        for component in components {
+            let may_stay = match component.kind {
+                ComponentKind::Chart => self.may_stay(&component.name, &component.namespace).await?,
+                ComponentKind::Manifests => Vec::new(),
+            };
+            // named before, for a run that is killed: the next one cannot know them any more
+            for one in self.cluster.leavings(&may_stay, &component.namespace).await.unwrap_or_default() {
+                self.out.note(format!("will be left: {}", escape_line(&format!("{}: {}", one.object, one.removal))));
             }
-            match self.cluster.leavings(&may_stay, namespace).await {
+            self.out.note(format!("removing {}", escape_line(&component.to_string())));
+            if self.remove(component).await? {
+                removed.push(component.clone());
+            }
+            match self.cluster.leavings(&may_stay, &component.namespace).await {
                 Ok(found) => leavings.extend(found.iter().map(|one| format!("{}: {}", one.object, one.removal))),
-                Err(e) => self.out.warn(escape_line(&format!("what is left of {release} cannot be told: {e}"))),
+                Err(e) => self.out.warn(escape_line(&format!("what is left of {component} cannot be told: {e}"))),
             }
         }
         // before the record, so that the same command finds its way here again
         let unpinned = unpin(self.site, history).await;
         let finish = Finish { outcome: Outcome::Uninstalled, message: "", finished: now() };
         self.ledger.finish(stored, &finish).await.map_err(|e| ledger_failure(&e))?;
-        let mut namespaces: Vec<&str> = releases.iter().map(|(_, namespace)| namespace.as_str()).collect();
+        let mut namespaces: Vec<&str> = components.iter().map(|component| component.namespace.as_str()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
         Ok::<_, Failure>(Report {
             product: record.product.clone(),
             instance: record.instance.clone(),
-            releases_removed: removed,
+            components_removed: removed,
             images_unpinned: unpinned.unwrap_or(0),
             left: [
                 leavings,
                 vec![
                     format!("namespaces: {}", namespaces.join(", ")),
-                    "custom resource definitions of crds/ folders, and volume claims that StatefulSets made".to_string(),
+                    "custom resource definitions of crds/ folders".to_string(),
                     match unpinned {
                         Some(_) => {
                             "images in containerd, no longer pinned: the kubelet removes them when it needs the space"
@@ -187,25 +215,32 @@ impl Removal<'_> {
             .concat(),
         })
     }
+
+    // What Helm will not remove with the release; asked before, for Helm forgets it.
+    async fn may_stay(&self, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, Failure> {
+        let failed = |e| helm_failure(&e);
+        let hooks = self.helm.hooks(release, namespace).await.map_err(failed)?.unwrap_or_default();
+        let manifest = self.helm.manifest(release, namespace).await.map_err(failed)?.unwrap_or_default();
+        let candidates = leavings::candidates(&hooks, &manifest, release);
+        let claimed = self.cluster.claimed(&manifest, namespace, release).await;
+        let mut all = Vec::new();
+        for found in [candidates, claimed] {
+            match found {
+                Ok(found) => all.extend(found),
+                Err(e) => self.out.warn(escape_line(&format!("what will be left of {release} cannot be told: {e}"))),
+            }
+        }
+        Ok(all)
+    }
 }
 
-async fn data_of_all(helm: &Helm, releases: &[(String, String)]) -> Result<Vec<String>, Failure> {
+async fn data_of_all(helm: &Helm, cluster: &Cluster, components: &[ComponentRef]) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
-    for (release, namespace) in releases {
-        let data = install::data_of(helm, release, namespace).await.map_err(|e| install_failure(&e))?;
+    for component in components {
+        let data = install::data_of(helm, cluster, component).await.map_err(|e| install_failure(&e))?;
         all.extend(data.iter().map(ToString::to_string));
     }
     Ok(all)
-}
-
-// What Helm will not remove with the release; asked before, for Helm forgets it.
-async fn may_stay(helm: &Helm, release: &str, namespace: &str, out: &Output) -> Result<Vec<ObjectRef>, Failure> {
-    let hooks = helm.hooks(release, namespace).await.map_err(|e| helm_failure(&e))?.unwrap_or_default();
-    let manifest = helm.manifest(release, namespace).await.map_err(|e| helm_failure(&e))?.unwrap_or_default();
-    Ok(leavings::candidates(&hooks, &manifest, release).unwrap_or_else(|e| {
-        out.warn(escape_line(&format!("what will be left of {release} cannot be told: {e}")));
-        Vec::new()
-    }))
 }
 
 // Images may live elsewhere, or containerd be gone: that is no reason to fail.

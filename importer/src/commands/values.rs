@@ -211,7 +211,7 @@ impl Kept {
     fn releases(&self) -> Vec<&str> {
         let records = self.records();
         let record = installed(records).or(records.last()).map(|stored| &stored.record);
-        record.into_iter().flat_map(|record| &record.charts).map(|chart| chart.release.as_str()).collect()
+        record.into_iter().flat_map(|record| &record.components).map(|component| component.name.as_str()).collect()
     }
 
     /// Checks values and writes them as the draft; none is needed for those that are kept.

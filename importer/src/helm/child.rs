@@ -83,7 +83,7 @@ impl Launcher {
             return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
         };
         let mut out = Vec::new();
-        let mut err = Vec::new();
+        let mut err = Ends::default();
         let ended = {
             let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             let watch = watch(&mut child, (stdout, &mut out), (stderr, &mut err));
@@ -105,7 +105,7 @@ impl Launcher {
             let _gone = child.kill().await;
         }
         let action = || run.action.to_string();
-        let stderr = || self.secrets.hide(&last_lines(&err));
+        let stderr = || last_lines(&err.hiding(&self.secrets));
         match ended {
             Ended::Exited(status) if status.success() => Ok(String::from_utf8_lossy(&out).into_owned()),
             Ended::Exited(status) => Err(match status.code() {
@@ -167,7 +167,7 @@ async fn spawn(mut command: Command) -> std::io::Result<(Child, mpsc::Sender<()>
 async fn watch(
     child: &mut Child,
     (stdout, out): (impl AsyncRead + Unpin, &mut Vec<u8>),
-    (stderr, err): (impl AsyncRead + Unpin, &mut Vec<u8>),
+    (stderr, err): (impl AsyncRead + Unpin, &mut Ends),
 ) -> Ended {
     let whole = async {
         match read_all(stdout, out).await {
@@ -189,11 +189,35 @@ async fn read_all(stream: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io
     Ok(into.len() <= MAX_OUTPUT_BYTES)
 }
 
+/// The first and the last bytes of a stream.
+#[derive(Default)]
+struct Ends {
+    bytes: Vec<u8>,
+    /// Whether there were more after the first [`STDERR_BYTES`] of them.
+    is_cut: bool,
+}
+
+impl Ends {
+    // Half of a secret is not known as one, so where the text was cut so much goes as may be of one.
+    fn hiding(&self, secrets: &Secrets) -> String {
+        let hide = |bytes: &[u8]| secrets.hide(&String::from_utf8_lossy(bytes));
+        if !self.is_cut {
+            return hide(&self.bytes);
+        }
+        let (first, last) = self.bytes.split_at(STDERR_BYTES);
+        let (first, last) = (hide(first), hide(last));
+        let end = first.floor_char_boundary(first.len().saturating_sub(secrets.longest()));
+        let start = last.ceil_char_boundary(secrets.longest().min(last.len()));
+        format!("{}\n{}", &first[..end], &last[start..])
+    }
+}
+
 /// Reads to the end and keeps the first and the last bytes.
-async fn read_ends(mut stream: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io::Result<()> {
-    while stream.read_buf(into).await? > 0 {
-        if into.len() > 3 * STDERR_BYTES {
-            into.drain(STDERR_BYTES..into.len() - STDERR_BYTES);
+async fn read_ends(mut stream: impl AsyncRead + Unpin, into: &mut Ends) -> std::io::Result<()> {
+    while stream.read_buf(&mut into.bytes).await? > 0 {
+        if into.bytes.len() > 3 * STDERR_BYTES {
+            into.bytes.drain(STDERR_BYTES..into.bytes.len() - STDERR_BYTES);
+            into.is_cut = true;
         }
     }
     Ok(())
@@ -203,8 +227,7 @@ fn signal_of(status: ExitStatus) -> i32 {
     std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or_default()
 }
 
-fn last_lines(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+fn last_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty() && !is_noise(line)).collect();
     // when Go gives up, long traces of every thread follow the line that matters
     if let Some(line) = lines.iter().find(|line| line.starts_with("fatal error: ") || line.starts_with("SIG")) {
@@ -226,7 +249,7 @@ mod tests {
     fn keeps_the_last_lines_without_the_usual_complaint() {
         let text: String = (0..30).map(|i| format!("line {i}\n\n")).collect();
         let text = format!("{text}WARNING: Kubernetes configuration file is group-readable. Location: /x\n");
-        let kept = last_lines(text.as_bytes());
+        let kept = last_lines(&text);
         assert_eq!(kept.lines().count(), STDERR_LINES);
         assert!(kept.ends_with("line 29"), "{kept}");
     }
@@ -236,10 +259,26 @@ mod tests {
         let mut bytes = b"fatal error: no memory\n".to_vec();
         bytes.resize(1 << 20, b'x');
         bytes.extend(b"end");
-        let mut kept = Vec::new();
-        read_ends(&bytes[..], &mut kept).await.expect("memory does not fail");
-        assert!(kept.len() <= 5 * STDERR_BYTES && kept.ends_with(b"end"), "{}", kept.len());
+        let mut ends = Ends::default();
+        read_ends(&bytes[..], &mut ends).await.expect("memory does not fail");
+        let kept = ends.hiding(&Secrets::default());
+        assert!(kept.len() <= 5 * STDERR_BYTES && kept.ends_with("end"), "{}", kept.len());
         assert_eq!(last_lines(&kept), "fatal error: no memory");
+    }
+
+    #[tokio::test]
+    async fn half_of_a_secret_is_hidden_too() {
+        let secrets = crate::values::Values::parse("{password: hunter2hunter2}", "test").expect("sound").secrets();
+        let first = "x".repeat(STDERR_BYTES - 5);
+        let text = format!("{first}hunter2hunter2{}hunter2hunter2 end", "y".repeat(4 * STDERR_BYTES));
+        let mut ends = Ends::default();
+        read_ends(text.as_bytes(), &mut ends).await.expect("memory does not fail");
+        let kept = ends.hiding(&secrets);
+        assert!(!kept.contains("hun") && kept.ends_with("(secret) end"), "{}", &kept[kept.len() - 40..]);
+        // and one that the end of what is kept cuts
+        let tail = "z".repeat(STDERR_BYTES - 7);
+        let ends = Ends { bytes: format!("{}hunter2{tail}", "x".repeat(STDERR_BYTES)).into_bytes(), is_cut: true };
+        assert!(!ends.hiding(&secrets).contains("hunter2"), "the rest of one");
     }
 
     #[tokio::test]

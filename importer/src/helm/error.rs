@@ -56,7 +56,7 @@ pub enum Error {
         stderr: String,
     },
     /// Helm was ended by a signal: by somebody, for lack of memory, or at a limit of ours.
-    #[error("helm was killed by signal {signal} while it should {action}:{}", indented(stderr))]
+    #[error("helm was killed by signal {signal}{} while it should {action}:{}", likely(*signal), indented(stderr))]
     Killed {
         /// What was asked.
         action: String,
@@ -149,6 +149,11 @@ pub(super) fn chain(error: &Error) -> String {
         next = cause.source();
     }
     text
+}
+
+// what the kernel sends when memory runs out
+fn likely(signal: i32) -> &'static str {
+    if signal == 9 { " (by the kernel if memory ran out, else by somebody)" } else { "" }
 }
 
 fn list(unusable: &[Unusable]) -> String {

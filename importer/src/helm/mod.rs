@@ -73,6 +73,8 @@ pub struct Upgrade<'a> {
     pub take_fields: bool,
     /// Whether the chart's `crds/` are left out when the release is made; an upgrade never touches them.
     pub skip_crds: bool,
+    /// Whether objects that are there already, and of no release or of another, become this one's (Helm 3.17 and later).
+    pub take_ownership: bool,
 }
 
 /// What to render.
@@ -212,6 +214,7 @@ impl Helm {
         args.extend(self.wait_args(upgrade.wait));
         args.extend((upgrade.take_fields && self.version.major >= 4).then(|| "--force-conflicts".into()));
         args.extend(upgrade.skip_crds.then(|| "--skip-crds".into()));
+        args.extend(upgrade.take_ownership.then(|| "--take-ownership".into()));
         if !upgrade.description.is_empty() {
             args.extend(strings(["--description", upgrade.description]));
         }

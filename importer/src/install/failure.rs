@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use sealift_console::stop::Stopped;
 
 use crate::cluster;
+use crate::cluster::apply_set::Foreign;
 use crate::cluster::ledger;
 use crate::cluster::objects::ObjectRef;
 use crate::helm;
@@ -43,24 +44,46 @@ pub enum InstallError {
         source: YamlError,
     },
     /// Something in a chart's `crds/` is no CRD.
-    #[error("chart {chart} has {object} in its crds/, where only CRDs (apiextensions.k8s.io/v1) are applied")]
+    #[error("{owner} has {object} among its CRDs, where only CRDs (apiextensions.k8s.io/v1) are applied")]
     NotACrd {
-        /// Its name and version.
-        chart: String,
+        /// What brings it.
+        owner: String,
         /// Kind and name of the object.
         object: String,
     },
     /// A CRD would lose a version in which the cluster may have stored objects.
     #[error(
-        "chart {chart} has the CRD {crd} without version {version}, in which this cluster has stored objects of that kind"
+        "{owner} has the CRD {crd} without version {version}, in which this cluster has stored objects of that kind"
     )]
     StoredVersion {
-        /// Its name and version.
-        chart: String,
+        /// What brings the CRD.
+        owner: String,
         /// The CRD.
         crd: String,
         /// The version.
         version: String,
+    },
+    /// A CRD of somebody else, which is not applied, has not what a chart needs.
+    #[error("{owner} needs version {version} of the CRD {crd}, which does not serve it: {reason}")]
+    ForeignCrd {
+        /// What brings it.
+        owner: String,
+        /// The CRD.
+        crd: String,
+        /// Whose it is.
+        reason: String,
+        /// The version.
+        version: String,
+    },
+    /// Somebody else has changed a CRD of the product.
+    #[error("{owner} changes fields of the CRD {crd} that somebody else has changed: {message}")]
+    CrdConflict {
+        /// What brings it.
+        owner: String,
+        /// The CRD.
+        crd: String,
+        /// The fields and their manager, as the server says it.
+        message: String,
     },
     /// A new version of a release has no longer what holds data, and Helm would remove it.
     #[error("{} would be removed with the new version of {release}", list(objects))]
@@ -69,6 +92,24 @@ pub enum InstallError {
         release: String,
         /// What would go.
         objects: Vec<ObjectRef>,
+    },
+    /// Objects of plain manifests are there already, and not of this component.
+    #[error("{} there already, and not of {set}: {}", if objects.len() == 1 { "an object is" } else { "objects are" }, foreign(objects))]
+    Foreign {
+        /// The component.
+        set: String,
+        /// The objects, and whose they seem to be.
+        objects: Vec<Foreign>,
+    },
+    /// The server refuses an object of plain manifests.
+    #[error("the server refuses {object} of {set}: {reason}")]
+    ObjectRefused {
+        /// The component.
+        set: String,
+        /// The object.
+        object: String,
+        /// The server's words.
+        reason: String,
     },
     /// Values.
     #[error(transparent)]
@@ -90,6 +131,11 @@ pub enum InstallError {
         /// How long it had.
         seconds: u64,
     },
+}
+
+fn foreign(objects: &[Foreign]) -> String {
+    let one = |one: &Foreign| format!("{} (of {})", one.object, one.owner);
+    objects.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn list(objects: &[ObjectRef]) -> String {

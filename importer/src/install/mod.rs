@@ -1,4 +1,4 @@
-//! Brings a product's releases to what a bundle says, in order, and writes what happened into the ledger.
+//! Brings a product's components to what a bundle says, in order, and writes what happened into the ledger.
 //!
 //! Installing, upgrading, taking up what was broken off and going back are the same run with another wish.
 //! Images are loaded before; see [`crate::images`]. Helm does the installing; what is waited for here
@@ -9,8 +9,10 @@ mod failure;
 pub mod plan;
 pub mod preview;
 mod release;
+mod set;
 pub mod values;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,14 +23,17 @@ use sealift_format::manifest::{Chart, Manifest};
 use sealift_format::trust::Verified;
 
 pub use failure::InstallError;
-use plan::Release;
+use plan::{Content, Release, Wanted};
+pub use set::{data_of_set, remove_set};
 use values::SiteValues;
 
 use crate::bundle::content::BundleContent;
+use crate::cluster::apply_set::ApplySet;
+use crate::cluster::leavings::claims_go;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
 use crate::cluster::objects::{ObjectRef, objects};
-use crate::cluster::record::{ChartRecord, ImageRecord, LeftRecord, Outcome, Record};
-use crate::cluster::targets::targets;
+use crate::cluster::record::{ComponentKind, ComponentRef, ImageRecord, Outcome, Record};
+use crate::cluster::targets::{targets, targets_of};
 use crate::cluster::{self, Cluster};
 use crate::helm::{self, Helm};
 use crate::values::Values;
@@ -67,18 +72,20 @@ pub struct Job<'a> {
     pub instance: &'a str,
     /// Where its images were loaded to, as the command line says it.
     pub images: &'a str,
-    /// The releases, in order.
-    pub releases: &'a [Release],
+    /// The components, in order.
+    pub components: &'a [Wanted],
     /// The site's values, to be kept for the next time.
     pub values: &'a SiteValues,
     /// The revision that is brought back; `None` if a bundle was brought.
     pub restores: Option<u64>,
     /// What runs now, if something does.
     pub installed: Option<&'a Stored>,
-    /// Releases of earlier revisions, removed when all else is ready.
-    pub dropped: &'a [(String, String)],
-    /// Whether a dropped release is removed even if data goes with it.
+    /// Components of earlier revisions, removed when all else is ready.
+    pub dropped: &'a [ComponentRef],
+    /// Whether what is dropped is removed even if data goes with it.
     pub remove_data: bool,
+    /// Whether releases and objects that are there already become the product's.
+    pub adopt: bool,
 }
 
 /// How a run ended well.
@@ -92,25 +99,25 @@ pub struct Done {
     pub left: Vec<Left>,
 }
 
-/// A release that was not removed.
+/// What was not removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
-    /// Its name.
-    pub release: String,
-    /// Its namespace.
-    pub namespace: String,
+    /// The component.
+    pub component: ComponentRef,
     /// The data that would have gone with it.
     pub data: Vec<ObjectRef>,
     /// Why it could not be removed, if that was tried.
     pub problem: Option<String>,
+    /// Whether all of the component was left, not only this data.
+    pub is_whole: bool,
 }
 
 impl Installer<'_> {
-    /// Brings every release to what is wanted, waits until all of it is ready, removes what was dropped, and
+    /// Brings every component to what is wanted, waits until all of it is ready, removes what was dropped, and
     /// writes the ledger.
     ///
     /// A revision that was begun and not finished is taken up again, and a release that a killed Helm
-    /// left pending is brought back to where it was first. A release that is as wanted, in the ledger, in Helm
+    /// left pending is brought back to where it was first. A component that is as wanted, in the ledger, in Helm
     /// and on the server, is left alone; if all are, nothing is written.
     ///
     /// # Errors
@@ -119,12 +126,17 @@ impl Installer<'_> {
     /// itself is what failed.
     pub async fn run(&self, job: &Job<'_>) -> Result<Done, InstallError> {
         let mut sound = Vec::new();
-        for release in job.releases {
-            sound.push(self.is_sound(release).await?);
+        for wanted in job.components {
+            sound.push(match wanted.content() {
+                Content::Release(release) => self.is_release_sound(release).await?,
+                Content::Set(set) => self.is_set_sound(job, set).await?,
+            });
         }
         if let Some(stored) = job.installed
             && self.is_all_there(job, &sound, stored).await?
         {
+            // the last that a run does, and so what one that was killed may have left
+            self.ledger.supersede(&stored.record).await?;
             return Ok(Done { stored: stored.clone(), unchanged: true, left: Vec::new() });
         }
         let begun = self.begin(job).await?;
@@ -134,8 +146,7 @@ impl Installer<'_> {
         // the ledger keeps it
         let result = result.map_err(|error| error.hiding(&job.values.secrets()));
         if let Ok(left) = &result {
-            let left = left.iter().map(|l| LeftRecord { release: l.release.clone(), namespace: l.namespace.clone() });
-            record.left = left.collect();
+            record.left = left.iter().filter(|left| left.is_whole).map(|left| left.component.clone()).collect();
         }
         let (outcome, message) = match &result {
             Ok(_) => (Outcome::Installed, String::new()),
@@ -159,9 +170,9 @@ impl Installer<'_> {
         }
     }
 
-    /// Removes releases of a first installation that failed, and writes into the ledger what its revision left.
+    /// Removes what a first installation that failed has made, and writes into the ledger what its revision left.
     ///
-    /// If it was not the first try, a release with data that an earlier one may have used is left where it is.
+    /// If it was not the first try, a component with data that an earlier one may have used is left where it is.
     ///
     /// # Errors
     ///
@@ -169,45 +180,52 @@ impl Installer<'_> {
     pub async fn undo(
         &self,
         failed: &Stored,
-        releases: &[(String, String)],
+        components: &[ComponentRef],
         is_first_try: bool,
     ) -> Result<Vec<Left>, InstallError> {
         let mut left = Vec::new();
-        for (name, namespace) in releases {
-            let data = if is_first_try { Vec::new() } else { self.data_of(name, namespace).await? };
+        for component in components {
+            let data = if is_first_try { Vec::new() } else { self.data_of(component).await? };
             if data.is_empty() {
-                self.steps.step(&format!("removing {name} from {namespace}"));
-                self.helm.uninstall(name, namespace, self.timeout).await?;
+                self.steps.step(&format!("removing {component}"));
+                self.remove(component, self.timeout, true).await?;
             } else {
-                left.push(Left { release: name.clone(), namespace: namespace.clone(), data, problem: None });
+                left.push(Left { component: component.clone(), data, problem: None, is_whole: true });
             }
         }
         let mut record = failed.record.clone();
         // what was removed is nobody's, and may be somebody else's tomorrow
-        record.charts.clear();
-        let stays = left.iter().map(|l| LeftRecord { release: l.release.clone(), namespace: l.namespace.clone() });
-        record.left = stays.collect();
+        record.components.clear();
+        record.left = left.iter().map(|left| left.component.clone()).collect();
         record.message = format!("{}; what there was of it was removed again", record.message);
         self.ledger.update(failed, &record).await?;
         Ok(left)
     }
 
-    /// Renders every chart with its values and looks at its CRDs, as a try: nothing in the cluster is changed.
+    /// Renders every chart with its values, looks at CRDs and at objects that are there, as a try: nothing in the
+    /// cluster is changed.
     ///
     /// # Errors
     ///
     /// [`InstallError::Chart`] if a chart refuses its values or this cluster; [`InstallError::Data`] if data would go;
-    /// [`InstallError::StoredVersion`]; [`InstallError`].
-    pub async fn try_charts(&self, job: &Job<'_>) -> Result<(), InstallError> {
-        for release in job.releases {
-            let files = self.files(job.content, release)?;
-            self.check_crds(job, release, &files).await?;
-            let newest = self.helm.latest(release.chart.release.as_str(), &release.namespace).await?;
-            let rendered = self.render(release, &files, newest.is_some(), false).await;
-            let rendered = rendered.map_err(|error| of_chart(error, &release.chart))?;
-            self.check_data(job, release, &rendered).await?;
+    /// [`InstallError::StoredVersion`]; [`InstallError::Foreign`]; [`InstallError::ObjectRefused`]; [`InstallError`].
+    pub async fn try_components(&self, job: &Job<'_>) -> Result<(), InstallError> {
+        for wanted in job.components {
+            match wanted.content() {
+                Content::Release(release) => self.try_release(job, release).await?,
+                Content::Set(set) => self.try_set(job, set).await?,
+            }
         }
         Ok(())
+    }
+
+    async fn try_release(&self, job: &Job<'_>, release: Release<'_>) -> Result<(), InstallError> {
+        let files = self.files(job.content, release)?;
+        self.check_crds(job, release, &files).await?;
+        let newest = self.helm.latest(release.name, release.namespace).await?;
+        let rendered = self.render(release, &files, newest.is_some(), false).await;
+        let rendered = rendered.map_err(|error| of_chart(error, release))?;
+        self.check_data(job, release, &rendered).await
     }
 
     async fn is_all_there(&self, job: &Job<'_>, sound: &[bool], stored: &Stored) -> Result<bool, InstallError> {
@@ -221,9 +239,9 @@ impl Installer<'_> {
         if history.last().is_none_or(|newest| newest.record.revision != stored.record.revision) {
             return Ok(false);
         }
-        for (name, namespace) in job.dropped {
-            let goes = job.remove_data || self.data_of(name, namespace).await?.is_empty();
-            if goes && self.helm.latest(name, namespace).await?.is_some() {
+        for component in job.dropped {
+            let goes = job.remove_data || self.data_of(component).await?.is_empty();
+            if goes && self.is_there(component).await? {
                 return Ok(false);
             }
         }
@@ -232,15 +250,6 @@ impl Installer<'_> {
 
     fn record(&self, job: &Job<'_>) -> Record {
         let manifest = job.manifest.get();
-        let chart = |r: &Release| ChartRecord {
-            name: r.chart.name.clone(),
-            version: r.chart.version.clone(),
-            release: r.chart.release.to_string(),
-            namespace: r.namespace.clone(),
-            archive: r.chart.archive.digest,
-            helm_revision: None,
-            values: r.values_digest,
-        };
         Record {
             schema: cluster::record::SCHEMA,
             vendor: manifest.vendor.to_string(),
@@ -253,7 +262,7 @@ impl Installer<'_> {
             seq: manifest.seq,
             bundle: job.manifest.digest(),
             restores: job.restores,
-            charts: job.releases.iter().map(chart).collect(),
+            components: job.components.iter().map(Wanted::record).collect(),
             left: Vec::new(),
             images: manifest
                 .images
@@ -301,63 +310,139 @@ impl Installer<'_> {
         record: &mut Record,
         deadline: Instant,
     ) -> Result<Vec<Left>, InstallError> {
-        for ((release, entry), sound) in job.releases.iter().zip(&mut record.charts).zip(sound) {
+        let mut ready: BTreeSet<&str> = BTreeSet::new();
+        for ((wanted, entry), sound) in job.components.iter().zip(&mut record.components).zip(sound) {
+            let name = wanted.name();
+            if *sound {
+                self.steps.step(&format!("{name} in {} is as it should be", wanted.namespace));
+                if let Some(installed) = &wanted.installed {
+                    entry.clone_from(installed);
+                }
+                ready.insert(name);
+                continue;
+            }
+            let needs = wanted.component.needs.iter().map(sealift_format::Name::as_str);
+            let needs: Vec<&str> = needs.filter(|need| !ready.contains(need)).collect();
+            let needed = job.components.iter().filter(|other| needs.contains(&other.name()));
+            self.wait_for(job, needed, &format!("before {name}"), deadline).await?;
+            ready.extend(needs);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(InstallError::Deadline { seconds: self.timeout.as_secs() });
             }
-            let (chart, name, namespace) = (&release.chart, &release.chart.release, &release.namespace);
-            if *sound {
-                self.steps.step(&format!("{name} in {namespace} is as it should be"));
-                entry.helm_revision = release.installed.as_ref().and_then(|installed| installed.helm_revision);
-                continue;
-            }
-            self.steps.step(&format!("installing {} {} as {name} in {namespace}", chart.name, chart.version));
-            entry.helm_revision = Some(self.release(job, release, left).await?);
-        }
-        let mut all = Vec::new();
-        for release in job.releases {
-            if let Some(manifest) = self.helm.manifest(release.chart.release.as_str(), &release.namespace).await? {
-                all.extend(targets(&manifest, &release.namespace, release.chart.release.as_str())?);
+            let what = wanted.component.content();
+            self.steps.step(&format!("installing {what} as {name} in {}", wanted.namespace));
+            match wanted.content() {
+                Content::Release(release) => {
+                    let revision = self.release(job, release, left).await?;
+                    if let Some(chart) = &mut entry.chart {
+                        chart.helm_revision = Some(revision);
+                    }
+                }
+                Content::Set(set) => entry.objects = self.install_set(job, set, left).await?,
             }
         }
-        self.steps.step(&format!("waiting for {}", count(all.len(), "object")));
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut progress = |text: &str| self.steps.step(text);
-        tokio::select! {
-            ready = self.cluster.wait_ready(&all, left, &mut progress) => ready?,
-            () = stop::requested() => return Err(Stopped.into()),
-        }
+        self.wait_for(job, job.components.iter(), "for all", deadline).await?;
         let mut kept = Vec::new();
-        for (name, namespace) in job.dropped {
-            let (release, namespace) = (name.clone(), namespace.clone());
-            let data = if job.remove_data { Vec::new() } else { self.data_of(name, &namespace).await? };
+        for wanted in job.components {
+            if let Content::Set(set) = wanted.content() {
+                stop::check()?;
+                kept.extend(self.prune_set(job, set).await?);
+            }
+        }
+        for component in job.dropped {
+            let component = component.clone();
+            let data = if job.remove_data { Vec::new() } else { self.data_of(&component).await? };
             if !data.is_empty() {
-                kept.push(Left { release, namespace, data, problem: None });
+                kept.push(Left { component, data, problem: None, is_whole: true });
                 continue;
             }
             stop::check()?;
+            let claims = self.claims_of(&component).await?;
             let time = deadline.saturating_duration_since(Instant::now());
-            match self.helm.uninstall(name, &namespace, time).await {
-                Ok(true) => self.steps.step(&format!("removed {name} from {namespace}: it is not in this version")),
+            match self.remove(&component, time, job.remove_data).await {
+                Ok(true) => self.steps.step(&format!("removed {component}: it is not in this version{claims}")),
                 Ok(false) => {}
                 // all that is wanted runs: that is no reason to go back
                 Err(error) => {
-                    kept.push(Left { release, namespace, data, problem: Some(chain(&error)) });
+                    kept.push(Left { component, data, problem: Some(chain(&error)), is_whole: true });
                 }
             }
         }
         Ok(kept)
     }
 
+    // In words: what the StatefulSets of a release have claimed, and leave. Who may not look is told nothing.
+    async fn claims_of(&self, component: &ComponentRef) -> Result<String, InstallError> {
+        let ComponentRef { kind, name: release, namespace } = component;
+        if *kind != ComponentKind::Chart {
+            return Ok(String::new());
+        }
+        let manifest = self.helm.manifest(release, namespace).await?.unwrap_or_default();
+        let claimed = self.cluster.claimed(&manifest, namespace, release).await.unwrap_or_default();
+        Ok(claimed.iter().map(|claim| format!("; {claim} stays")).collect())
+    }
+
+    async fn wait_for<'w>(
+        &self,
+        job: &Job<'_>,
+        components: impl Iterator<Item = &'w Wanted>,
+        why: &str,
+        deadline: Instant,
+    ) -> Result<(), InstallError> {
+        let mut all = Vec::new();
+        for wanted in components {
+            match wanted.content() {
+                Content::Release(release) => {
+                    if let Some(manifest) = self.helm.manifest(release.name, release.namespace).await? {
+                        all.extend(targets(&manifest, release.namespace, release.name)?);
+                    }
+                }
+                Content::Set(set) => all.extend(targets_of(&self.objects_of(job.content, set)?, set.namespace)),
+            }
+        }
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.steps.step(&format!("waiting {why}: {}", count(all.len(), "object")));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut progress = |text: &str| self.steps.step(text);
+        tokio::select! {
+            ready = self.cluster.wait_ready(&all, left, &mut progress) => Ok(ready?),
+            () = stop::requested() => Err(Stopped.into()),
+        }
+    }
+
+    /// Removes a component; data of manifests goes only if it may. True if it was there.
+    async fn remove(&self, component: &ComponentRef, time: Duration, data: bool) -> Result<bool, InstallError> {
+        let ComponentRef { kind, name, namespace } = component;
+        match kind {
+            ComponentKind::Chart => Ok(self.helm.uninstall(name, namespace, time).await?),
+            ComponentKind::Manifests => self.remove_set(name, namespace, data).await,
+        }
+    }
+
+    async fn is_there(&self, component: &ComponentRef) -> Result<bool, InstallError> {
+        let ComponentRef { kind, name, namespace } = component;
+        match kind {
+            ComponentKind::Chart => Ok(self.helm.latest(name, namespace).await?.is_some()),
+            ComponentKind::Manifests => Ok(self.apply_set(name, namespace).is_there().await?),
+        }
+    }
+
     /// Refuses to let Helm remove data with a new version of a release that stays.
-    pub(self) async fn check_data(&self, job: &Job<'_>, release: &Release, rendered: &str) -> Result<(), InstallError> {
+    pub(self) async fn check_data(
+        &self,
+        job: &Job<'_>,
+        release: Release<'_>,
+        rendered: &str,
+    ) -> Result<(), InstallError> {
         if job.remove_data {
             return Ok(());
         }
-        let name = release.chart.release.as_str();
+        let name = release.name;
         let new = objects(rendered, name)?;
-        let mut goes = self.data_of(name, &release.namespace).await?;
+        let mut goes = data_of_release(self.helm, name, release.namespace).await?;
         goes.retain(|object| !new.iter().any(|stays| stays.reference.is_same(object)));
         if goes.is_empty() {
             return Ok(());
@@ -365,29 +450,34 @@ impl Installer<'_> {
         Err(InstallError::Data { release: name.to_string(), objects: goes })
     }
 
-    /// What of a release cannot be made again once it is removed, and would go with it.
+    /// What of a component cannot be made again once it is removed, and would go with it.
     ///
     /// # Errors
     ///
     /// [`InstallError`].
-    pub async fn data_of(&self, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
-        data_of(self.helm, release, namespace).await
+    pub async fn data_of(&self, component: &ComponentRef) -> Result<Vec<ObjectRef>, InstallError> {
+        data_of(self.helm, self.cluster, component).await
     }
 }
 
-/// What of a release cannot be made again once it is removed, and would go with it.
+/// What of a component cannot be made again once it is removed, and would go with it.
 ///
 /// # Errors
 ///
 /// [`InstallError`].
-pub async fn data_of(helm: &Helm, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
+pub async fn data_of(helm: &Helm, cluster: &Cluster, component: &ComponentRef) -> Result<Vec<ObjectRef>, InstallError> {
+    let ComponentRef { kind, name, namespace } = component;
+    match kind {
+        ComponentKind::Chart => data_of_release(helm, name, namespace).await,
+        ComponentKind::Manifests => data_of_set(&ApplySet::new(cluster, namespace, name)).await,
+    }
+}
+
+async fn data_of_release(helm: &Helm, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
     let manifest = helm.manifest(release, namespace).await?.unwrap_or_default();
     let kept = |object: &serde_json::Value| {
         let notes = object.pointer("/metadata/annotations");
         notes.and_then(|notes| notes.get("helm.sh/resource-policy")).is_some_and(|policy| policy == "keep")
-    };
-    let claims_go = |object: &serde_json::Value| {
-        object.pointer("/spec/persistentVolumeClaimRetentionPolicy/whenDeleted").is_some_and(|what| what == "Delete")
     };
     let all = objects(&manifest, release)?;
     let goes = all
@@ -404,11 +494,11 @@ pub fn values_digest(chart: &Chart, site: &Values) -> Digest {
 }
 
 // It is the chart that refuses its values or this cluster.
-fn of_chart(error: InstallError, chart: &Chart) -> InstallError {
+fn of_chart(error: InstallError, release: Release<'_>) -> InstallError {
     match error {
         InstallError::Helm(source @ helm::Error::Failed { .. }) => InstallError::Chart {
-            chart: format!("{} {}", chart.name, chart.version),
-            release: chart.release.to_string(),
+            chart: format!("{} {}", release.chart.name, release.chart.version),
+            release: release.name.to_string(),
             source: Box::new(source),
         },
         error => error,

@@ -8,7 +8,7 @@ use sealift_console::stop;
 use sealift_format::Digest;
 use sealift_format::manifest::{Chart, CrdPolicy};
 
-use super::plan::{Change, Release};
+use super::plan::Release;
 use super::{InstallError, Installer, Job, chain, crds};
 use crate::bundle::content::BundleContent;
 use crate::cluster::changes::{Change as ObjectChange, Owner};
@@ -31,9 +31,9 @@ pub(super) struct Files {
 impl Installer<'_> {
     /// Whether a release is as wanted: the same chart and values in the ledger, deployed at that revision in Helm,
     /// every object on the server as the chart has it, and ready.
-    pub(super) async fn is_sound(&self, release: &Release) -> Result<bool, InstallError> {
-        let (name, namespace) = (release.chart.release.as_str(), release.namespace.as_str());
-        let Some(installed) = release.installed.as_ref().filter(|_| release.change == Change::Unchanged) else {
+    pub(super) async fn is_release_sound(&self, release: Release<'_>) -> Result<bool, InstallError> {
+        let (name, namespace) = (release.name, release.namespace);
+        let Some(installed) = release.installed.filter(|_| release.is_unchanged) else {
             return Ok(false);
         };
         let (newest, manifest) =
@@ -54,16 +54,16 @@ impl Installer<'_> {
     // Without the cluster; a chart that fails so may look things up in it.
     pub(super) async fn render(
         &self,
-        release: &Release,
+        release: Release<'_>,
         files: &Files,
         upgrade: bool,
         crds: bool,
     ) -> Result<String, InstallError> {
-        let name = release.chart.release.as_str();
+        let name = release.name;
         let version = self.cluster.version().await?;
         let mut render = helm::Render {
             release: name,
-            namespace: &release.namespace,
+            namespace: release.namespace,
             chart: &files.chart,
             values: &files.values,
             kube_version: &version,
@@ -81,20 +81,25 @@ impl Installer<'_> {
         }
     }
 
-    pub(super) async fn release(&self, job: &Job<'_>, release: &Release, left: Duration) -> Result<u64, InstallError> {
-        let name = release.chart.release.as_str();
+    pub(super) async fn release(
+        &self,
+        job: &Job<'_>,
+        release: Release<'_>,
+        left: Duration,
+    ) -> Result<u64, InstallError> {
+        let name = release.name;
         let begun = Instant::now();
         stop::check()?;
-        self.repair(name, &release.namespace, left).await?;
-        self.cluster.ensure_namespace(&release.namespace).await?;
+        self.repair(name, release.namespace, left).await?;
+        self.cluster.ensure_namespace(release.namespace).await?;
         let files = self.files(job.content, release)?;
         self.apply_crds(job, release, &files, left).await?;
-        let is_there = self.helm.latest(name, &release.namespace).await?.is_some();
+        let is_there = self.helm.latest(name, release.namespace).await?.is_some();
         let watched = match self.render(release, &files, is_there, false).await {
             Ok(rendered) => {
                 self.check_data(job, release, &rendered).await?;
-                let mut watched = targets(&rendered, &release.namespace, name)?;
-                watched.extend(hook_targets(&rendered, &release.namespace, name)?);
+                let mut watched = targets(&rendered, release.namespace, name)?;
+                watched.extend(hook_targets(&rendered, release.namespace, name)?);
                 watched
             }
             // a chart may need what only the cluster can tell it: the installation decides
@@ -105,7 +110,7 @@ impl Installer<'_> {
         };
         let mut upgrade = Upgrade {
             release: name,
-            namespace: &release.namespace,
+            namespace: release.namespace,
             chart: &files.chart,
             values: &files.values,
             wait: Wait::Ready,
@@ -114,6 +119,7 @@ impl Installer<'_> {
             description: &format!("Sealift: {} {}", job.manifest.get().product, job.manifest.get().version),
             take_fields: false,
             skip_crds: crds::policy(job) == CrdPolicy::Skip,
+            take_ownership: job.adopt,
         };
         let earlier = self.earlier(release).await?;
         match self.attempt(&upgrade, earlier, &watched).await {
@@ -129,9 +135,9 @@ impl Installer<'_> {
 
     // Helm's own revision to go back to, so that hooks for that run. One that Helm has forgotten, or that another
     // tool has put something else in place of, is installed anew from the store.
-    async fn earlier(&self, release: &Release) -> Result<Option<u64>, InstallError> {
+    async fn earlier(&self, release: Release<'_>) -> Result<Option<u64>, InstallError> {
         let Some(wanted) = release.helm_revision else { return Ok(None) };
-        let history = self.helm.history(release.chart.release.as_str(), &release.namespace).await?;
+        let history = self.helm.history(release.name, release.namespace).await?;
         let chart = format!("{}-{}", release.chart.name, release.chart.version);
         let held = |r: &&helm::Revision| {
             matches!(r.status, helm::Status::Superseded | helm::Status::Deployed) && r.chart == chart
@@ -209,8 +215,8 @@ impl Installer<'_> {
         Ok(())
     }
 
-    pub(super) fn files(&self, content: &BundleContent, release: &Release) -> Result<Files, InstallError> {
-        let folder = self.folder.join(release.chart.release.as_str());
+    pub(super) fn files(&self, content: &BundleContent, release: Release<'_>) -> Result<Files, InstallError> {
+        let folder = self.folder.join(release.name);
         let failed = |path: &Path| {
             let path = path.to_path_buf();
             move |source| InstallError::Folder { path, source }
@@ -225,7 +231,7 @@ impl Installer<'_> {
             content.read(digest, MAX_CHART).and_then(|bytes| std::fs::write(&path, bytes)).map_err(failed(&path))?;
             Ok::<PathBuf, InstallError>(path)
         };
-        let Chart { name, version, archive, values, .. } = &release.chart;
+        let Chart { name, version, archive, values } = release.chart;
         let chart = write(format!("{name}-{version}.tgz"), &archive.digest)?;
         let mut files = Vec::new();
         for (n, blob) in values.iter().enumerate() {

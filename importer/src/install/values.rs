@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use sealift_format::manifest::Manifest;
 use serde_json::{Map, Value};
 
-use super::plan::Release;
+use super::plan::{Content, Wanted};
 use super::{InstallError, Installer, of_chart};
 use crate::bundle::content::BundleContent;
 use crate::cluster::ledger::Draft;
@@ -19,6 +19,8 @@ use crate::yaml::YamlLimits;
 pub struct SiteValues {
     whole: Values,
     draft: Option<Draft>,
+    /// Of values before these: objects that were made with them are compared, and quoted in errors.
+    earlier: Secrets,
 }
 
 /// Why site values are not taken.
@@ -28,7 +30,7 @@ pub enum SiteValuesError {
     #[error(transparent)]
     Values(#[from] Error),
     /// A name that is no release of the product.
-    #[error("the values name {name:?}, which is no release of this product; its releases are {releases}")]
+    #[error("the values name {name:?}, which is no component of this product; its components are {releases}")]
     NoRelease {
         /// The name.
         name: String,
@@ -55,7 +57,7 @@ impl SiteValues {
         let given = Self::given(given, releases)?;
         let mut whole = kept.retain(|name| is_known(name, releases));
         whole.merge(given.whole);
-        Ok(Self { whole, draft: None })
+        Ok(Self::kept(whole))
     }
 
     /// Those that are given as a whole, with nothing of what was kept.
@@ -73,7 +75,7 @@ impl SiteValues {
     /// Those that a revision was installed with, as they were.
     #[must_use]
     pub fn kept(values: Values) -> Self {
-        Self { whole: values, draft: None }
+        Self { whole: values, draft: None, earlier: Secrets::default() }
     }
 
     /// The same; that draft is in them, or forgotten by them, and has done its service once they are installed.
@@ -82,16 +84,22 @@ impl SiteValues {
         Self { draft, ..self }
     }
 
+    /// The same; what was secret before is shown nowhere either.
+    #[must_use]
+    pub fn hiding(self, earlier: &Secrets) -> Self {
+        Self { earlier: self.earlier.and(earlier), ..self }
+    }
+
     /// The draft that has done its service once these values are installed.
     #[must_use]
     pub fn draft(&self) -> Option<&Draft> {
         self.draft.as_ref()
     }
 
-    /// What of them is shown nowhere.
+    /// What of them, and of those before them, is shown nowhere.
     #[must_use]
     pub fn secrets(&self) -> Secrets {
-        self.whole.secrets()
+        self.whole.secrets().and(&self.earlier)
     }
 
     /// All of them, to be kept.
@@ -123,16 +131,17 @@ impl SiteValues {
     /// [`SiteValuesError::Values`] if the vendor's cannot be read.
     pub fn with_vendors(&self, manifest: &Manifest, content: &BundleContent) -> Result<Values, SiteValuesError> {
         let mut all = Map::new();
-        for chart in &manifest.charts {
+        for component in &manifest.components {
+            let Some(chart) = &component.chart else { continue };
             let mut values = Values::default();
             for blob in &chart.values {
-                let origin = format!("the bundle for {}", chart.release);
+                let origin = format!("the bundle for {}", component.name);
                 let unread = |source| Error::Read { path: origin.clone().into(), source };
                 let bytes = content.read(&blob.digest, YamlLimits::VALUES.bytes as u64).map_err(unread)?;
                 values.merge(Values::parse(&String::from_utf8_lossy(&bytes), &origin)?);
             }
-            values.merge(self.of(chart.release.as_str()));
-            all.insert(chart.release.to_string(), values.to_value());
+            values.merge(self.of(component.name.as_str()));
+            all.insert(component.name.to_string(), values.to_value());
         }
         Ok(all.into())
     }
@@ -148,11 +157,12 @@ impl Installer<'_> {
     /// # Errors
     ///
     /// [`InstallError::Chart`] if a chart refuses its values; [`InstallError`].
-    pub async fn try_values(&self, content: &BundleContent, releases: &[Release]) -> Result<(), InstallError> {
-        for release in releases {
+    pub async fn try_values(&self, content: &BundleContent, components: &[Wanted]) -> Result<(), InstallError> {
+        for wanted in components {
+            let Content::Release(release) = wanted.content() else { continue };
             let files = self.files(content, release)?;
             let rendered = self.render(release, &files, true, false).await;
-            rendered.map_err(|error| of_chart(error, &release.chart))?;
+            rendered.map_err(|error| of_chart(error, release))?;
         }
         Ok(())
     }
@@ -204,6 +214,13 @@ mod tests {
     #[test]
     fn what_was_kept_for_a_release_that_is_gone_is_dropped() {
         assert_eq!(whole("gone: {a: 1}\nglobal: {b: 2}\nweb: {c: 3}", &[], &[]), r#"{"global":{"b":2},"web":{"c":3}}"#);
+    }
+
+    #[test]
+    fn what_was_secret_before_is_hidden_too() {
+        let values = given("web: {password: newer-one}", &[], &[]).expect("sound");
+        let values = values.hiding(&kept("web: {password: older-one}").secrets());
+        assert_eq!(values.secrets().hide("older-one, newer-one"), "(secret), (secret)");
     }
 
     #[test]

@@ -29,7 +29,10 @@ impl Values {
     #[must_use]
     pub fn differences(&self, to: &Self, show_secrets: bool) -> Vec<Difference> {
         let whole = |values: &Self| Value::Object(values.0.clone());
-        let shown = |values: &Self| if show_secrets { whole(values) } else { whole(&values.hidden()) };
+        // what was secret under one name is so under any other
+        let secrets = self.secrets().and(&to.secrets());
+        let hidden = |values: &Self| secrets.hide_in(&whole(&values.hidden()));
+        let shown = |values: &Self| if show_secrets { whole(values) } else { hidden(values) };
         let (a, b) = ((whole(self), shown(self)), (whole(to), shown(to)));
         let mut found = Vec::new();
         compare(&mut Vec::new(), Some((&a.0, &a.1)), Some((&b.0, &b.1)), &mut found);
@@ -118,5 +121,16 @@ mod tests {
         assert_eq!(differences(a, b, false), [r#"web.auth-secret "(secret)" "(secret)""#]);
         assert_eq!(differences("{}", b, false), [r#"web.auth-secret - "(secret)""#]);
         assert_eq!(differences(a, b, true), [r#"web.auth-secret.pw "hunter1" "hunter2""#]);
+        let moved = ("web: {password: hunter2, pin-key: 12345}", "web: {pw: hunter2, url: a-hunter2-b, pin: 12345}");
+        assert_eq!(
+            differences(moved.0, moved.1, false),
+            [
+                r#"web.password "(secret)" -"#,
+                r#"web.pin - "(secret)""#,
+                r#"web.pin-key "(secret)" -"#,
+                r#"web.pw - "(secret)""#,
+                r#"web.url - "a-(secret)-b""#
+            ]
+        );
     }
 }

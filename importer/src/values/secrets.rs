@@ -36,14 +36,42 @@ impl Values {
     pub fn secrets(&self) -> Secrets {
         let mut texts = Vec::new();
         hide_map(&self.0, &mut |value| leaves(value, &mut texts));
-        // the longest first: one may be part of another
-        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        texts.dedup();
-        Secrets(texts)
+        Secrets::of(texts)
     }
 }
 
 impl Secrets {
+    fn of(mut texts: Vec<String>) -> Self {
+        // the longest first: one may be part of another
+        texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        texts.dedup();
+        Self(texts)
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(&self, others: &Self) -> Self {
+        Self::of([&self.0[..], &others.0].concat())
+    }
+
+    /// The length of the longest, in bytes: so much of one may stand at an end of a text that was cut.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.0.first().map_or(0, String::len)
+    }
+
+    /// A value with [`HIDDEN`] in place of every secret in its texts, and of numbers that are one.
+    #[must_use]
+    pub(crate) fn hide_in(&self, value: &Value) -> Value {
+        match value {
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), self.hide_in(value))).collect(),
+            Value::Array(list) => list.iter().map(|item| self.hide_in(item)).collect(),
+            Value::String(text) => self.hide(text).into(),
+            Value::Number(number) if self.0.contains(&number.to_string()) => HIDDEN.into(),
+            other => other.clone(),
+        }
+    }
+
     /// A text with [`HIDDEN`] in place of every secret.
     #[must_use]
     pub fn hide(&self, text: &str) -> String {
@@ -163,5 +191,8 @@ mod tests {
         assert_eq!(secrets.hide(said), "at '(secret)', \"(secret)\", (secret), (secret) or (secret): 20231");
         assert_eq!(values("web: {password: abc}").secrets().hide("abc"), "abc", "too short to be told from others");
         assert!(!format!("{secrets:?}").contains("hun"));
+        let both = secrets.and(&values("web: {password: newer than that}").secrets());
+        assert_eq!(both.hide("hun\"ter2 and newer than that"), "(secret) and (secret)");
+        assert_eq!(both.longest(), "Zmlyc3QgbGluZSBvZiBpdA==".len());
     }
 }

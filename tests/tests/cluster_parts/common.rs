@@ -106,6 +106,7 @@ pub(crate) fn upgrade<'a>(namespace: &'a str, chart: &'a Path, values: &'a [Path
         description: "test",
         take_fields: false,
         skip_crds: false,
+        take_ownership: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Lab, SLOW_HOOK, helm_program, kubeconfig, kubectl, launcher, unique, upgrade};
 use sealift_format::Digest;
 use sealift_importer::cluster::ledger::{Error, Finish, Ledger};
-use sealift_importer::cluster::record::{ChartRecord, ImageRecord, Outcome, Record, RecordError};
+use sealift_importer::cluster::record::{ChartRecord, ComponentRecord, ImageRecord, Outcome, Record, RecordError};
 use sealift_importer::cluster::status::{disagreements, facts};
 use sealift_importer::cluster::{Cluster, Error as ClusterError};
 use sealift_importer::doctor::{Health, Probes, examine};
@@ -33,7 +33,7 @@ fn draft(product: &str, version: &str) -> Record {
         epoch: 1,
         seq: 1,
         bundle: Digest::of(version.as_bytes()),
-        charts: vec![],
+        components: vec![],
         left: vec![],
         images: vec![ImageRecord { reference: "docker.io/library/app:1".to_string(), digest: Digest::of(b"i") }],
         images_in: "containerd".to_string(),
@@ -224,16 +224,20 @@ async fn says_where_ledger_and_cluster_disagree() {
     let chart = lab.chart("1.0.0", &[]);
     let run = upgrade(&lab.namespace, &chart, &[], Wait::Ready);
     let revision = lab.helm.upgrade_install(&run, pending()).await.expect("installed");
-    let chart_record = ChartRecord {
+    let component = ComponentRecord {
         name: "shop".to_string(),
-        version: "1.0.0".to_string(),
-        release: "shop".to_string(),
         namespace: lab.namespace.clone(),
-        archive: Digest::of(b"chart"),
-        helm_revision: Some(revision.revision),
-        values: Digest::of(b"{}"),
+        chart: Some(ChartRecord {
+            name: "shop".to_string(),
+            version: "1.0.0".to_string(),
+            archive: Digest::of(b"chart"),
+            helm_revision: Some(revision.revision),
+            values: Digest::of(b"{}"),
+        }),
+        manifests: vec![],
+        objects: vec![],
     };
-    let record = Record { charts: vec![chart_record], outcome: Outcome::Installed, ..draft("shop", "1.0.0") };
+    let record = Record { components: vec![component], outcome: Outcome::Installed, ..draft("shop", "1.0.0") };
     let says = async || disagreements(&record, &facts(&record, &lab.helm, &lab.cluster).await.expect("it answers"));
     assert_eq!(says().await, Vec::<String>::new());
     lab.helm.upgrade_install(&run, pending()).await.expect("upgraded");
@@ -245,7 +249,7 @@ async fn says_where_ledger_and_cluster_disagree() {
     lab.helm.uninstall("shop", &lab.namespace, Duration::from_secs(60)).await.expect("removed");
     assert_eq!(
         says().await,
-        [format!("release shop in namespace {} is in the ledger, and Helm knows no such release", lab.namespace)]
+        [format!("release shop in {} is in the ledger, and Helm knows no such release", lab.namespace)]
     );
 }
 

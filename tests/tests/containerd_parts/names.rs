@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sealift_importer::images::containerd::{LoadOptions, NameOutcome, Removal, TagPolicy};
+use sealift_importer::images::containerd::{ContainerdError, LoadOptions, NameOutcome, Removal, TagPolicy};
 
 use crate::common::layout;
 use crate::site::{CRI, Site, app, options};
@@ -36,12 +36,21 @@ async fn a_tag_that_stands_for_another_image_is_kept_or_moved_and_restored() {
     assert_eq!(site.run(name, "c1", &["cat", "/etc/app"]), "seed 1\n");
     assert_eq!(site.run(&second.by_digest(), "c2", &["cat", "/etc/app"]), "seed 2\n");
 
+    // one that may take its own only is refused before anything is sent, and takes its own
+    let own = |owner| LoadOptions { tags: TagPolicy::Own, ..options(owner) };
+    let before = site.ctr(&["images", "ls"]);
+    let refused = site.load(layout(&new), &own("acme/web")).await.expect_err("the tag is nobody's");
+    assert!(matches!(&refused, ContainerdError::ForeignTag { tags, .. } if tags == name), "{refused:?}");
+    assert_eq!(site.ctr(&["images", "ls"]), before);
+
     let moving = LoadOptions { tags: TagPolicy::Move, ..options("acme/crm") };
     let report = site.load(layout(&new), &moving).await.expect("load");
     let NameOutcome::Moved { from } = &report.images[0].names[0].outcome else { panic!("{report:?}") };
     assert_eq!(from, state);
     assert_eq!(site.run(name, "c3", &["cat", "/etc/app"]), "seed 2\n");
 
+    let back = site.load(layout(&old), &own("acme/crm")).await.expect("load");
+    assert!(matches!(back.images[0].names[0].outcome, NameOutcome::Moved { .. }), "{back:?}");
     containerd.restore(from).await.expect("restore");
     assert_eq!(containerd.name(name).await.expect("name"), *from);
     site.ctr(&["images", "rm", "--sync", &second.by_digest()]);

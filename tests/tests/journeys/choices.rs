@@ -21,11 +21,11 @@ fn recipe(product: &Product) -> PathBuf {
     put("first.yaml", "greeting: Welcome to any shop\nfooter: first\nglobal: {tier: any, region: any}\n");
     put("second.yaml", "footer: second\n");
     let text = fs::read_to_string(&product.recipe).expect("the recipe");
-    let (before, _) = text.split_once("charts:\n").expect("charts");
+    let (before, _) = text.split_once("components:\n").expect("components");
     let (_, after) = text.split_once("images:\n").expect("images");
-    let chart = |release: &str| format!("  - release: {release}\n    chart: ./charts/{release}\n    namespace: shop\n");
+    let chart = |release: &str| format!("  - name: {release}\n    chart: ./charts/{release}\n    namespace: shop\n");
     let values = "    values: [./first.yaml, ./second.yaml]\n";
-    let recipe = format!("{before}charts:\n{}{values}{}images:\n{after}", chart("shop-web"), chart("shop-db"));
+    let recipe = format!("{before}components:\n{}{values}{}images:\n{after}", chart("shop-web"), chart("shop-db"));
     put("choices.yaml", &recipe);
     dir.join("choices.yaml")
 }
@@ -90,7 +90,7 @@ fn what_a_site_and_its_vendor_chose_holds() {
     is_as_chosen();
     let database = cluster.pod_ip(BRANCH, "app.kubernetes.io/name=shop-db");
     assert_eq!(cluster.tcp_read(&database, 5432).trim(), lab.v1.db_answer);
-    let at = |release: &str| first.stderr.find(&format!("installing {release} ")).expect("a step");
+    let at = |release: &str| first.stderr.find(&format!("as {release} in ")).expect("a step");
     assert!(at("shop-web") < at("shop-db"), "{}", first.stderr);
 
     // all of it is kept for the next version, and a release stays where it is
@@ -126,7 +126,7 @@ fn refuses_names_that_are_no_release(lab: &Lab, cluster: &Cluster, bundle: &Path
     for choice in [["-f", &wrong], ["--set", "shop-shelf.a=1"], ["--namespace", "shop-shelf=branch"]] {
         let refused = lab.install(bundle, cluster, HELM, &choice).ends_with(2);
         assert!(refused.stderr.contains("\"shop-shelf\", which is no release"), "{}", refused.stderr);
-        assert!(refused.stderr.contains("releases are shop-web, shop-db"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("components are shop-web, shop-db"), "{}", refused.stderr);
     }
     let refused = lab.install(bundle, cluster, HELM, &["--namespace", "shop-db=Branch_2"]).ends_with(2);
     assert!(refused.stderr.contains("\"Branch_2\" is not a name for a namespace"), "{}", refused.stderr);
@@ -134,38 +134,66 @@ fn refuses_names_that_are_no_release(lab: &Lab, cluster: &Cluster, bundle: &Path
     assert_eq!(fs::read_dir(lab.path("store/packs")).expect("the store").count(), 0);
 }
 
+/// Each is upgraded, taken back and removed while the other one stays as it is.
 fn two_instances_stand_side_by_side(lab: &Lab, cluster: &Cluster, bundle: &Path) {
+    let third = fs::read_to_string(lab.v2.dir.join("choices.yaml")).expect("the recipe").replace("seq: 2", "seq: 3");
+    let recipe = lab.v2.dir.join("third.yaml");
+    fs::write(&recipe, third.replace("version: 2.0.0", "version: 3.0.0")).expect("written");
+    let third = lab.build(&recipe, "v3.sealift");
     let mut beside = vec!["--instance", "staging", "--set", "shop-web.greeting=Staging"];
     beside.extend(["--namespace", "shop-web=staging", "--namespace", "shop-db=staging"]);
     let second = lab.install(bundle, cluster, HELM, &beside).ok().json();
     assert_eq!((&second["instance"], &second["revision"]), (&"staging".into(), &1.into()));
-    let status = || -> Vec<String> {
+    // the versions, and what runs of them
+    let stand = |first: Option<(&str, &Product)>, second: Option<(&str, &Product)>| {
+        let both = [("default", NAMESPACE, first), ("staging", "staging", second)];
+        let expected = both.iter().filter_map(|(name, _, stands)| Some(format!("{name} {}", stands.as_ref()?.0)));
         let rows = lab.ask(cluster, HELM, &["status"]).ok().json();
-        let mut names: Vec<String> = rows
-            .as_array()
-            .expect("rows")
-            .iter()
-            .map(|r| r["instance"].as_str().expect("a name").to_string())
-            .collect();
-        names.sort_unstable();
-        names
+        let text = |value: &Value| value.as_str().expect("text").to_string();
+        let rows = rows.as_array().expect("rows").iter();
+        let mut found: Vec<String> =
+            rows.map(|r| format!("{} {}", text(&r["instance"]), text(&r["version"]))).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected.collect::<Vec<_>>());
+        for (_, namespace, stands) in both {
+            if let Some((_, product)) = stands {
+                let web = cluster.pod_ip(namespace, "app.kubernetes.io/name=shop-web");
+                assert_eq!(cluster.http_get(&format!("http://{web}:8080/")).trim(), product.web_answer);
+            }
+        }
     };
-    assert_eq!(status(), ["default", "staging"]);
+    let ask = |args: &[&str]| lab.ask(cluster, HELM, &[args, &["--yes"]].concat()).ok().json();
+    stand(Some(("2.0.0", &lab.v2)), Some(("2.0.0", &lab.v2)));
     assert_eq!(values(cluster, "shop-web", "staging")["greeting"], "Staging");
     assert_eq!(values(cluster, "shop-web", NAMESPACE)["greeting"], "Welcome to any shop");
 
-    let gone = lab.ask(cluster, HELM, &["uninstall", PRODUCT, "--instance", "staging", "--yes"]).ok().json();
-    assert_eq!(gone["releases_removed"], json!(["shop-db", "shop-web"]), "against the order of the recipe");
-    assert_eq!(status(), ["default"], "the first installation is untouched");
+    let _ = lab.install(&third, cluster, HELM, &["--instance", "staging"]).ok();
+    stand(Some(("2.0.0", &lab.v2)), Some(("3.0.0", &lab.v2)));
+    let _ = ask(&["rollback", PRODUCT, "1"]);
+    stand(Some(("1.0.0", &lab.v1)), Some(("3.0.0", &lab.v2)));
+    let _ = ask(&["rollback", PRODUCT, "--instance", "staging"]);
+    stand(Some(("1.0.0", &lab.v1)), Some(("2.0.0", &lab.v2)));
+    assert_eq!(values(cluster, "shop-web", "staging")["greeting"], "Staging");
+    assert_eq!(values(cluster, "shop-web", NAMESPACE)["greeting"], "Welcome to our branch");
+    let _ = lab.install(&third, cluster, HELM, &[]).ok();
+    stand(Some(("3.0.0", &lab.v2)), Some(("2.0.0", &lab.v2)));
+
+    let gone = ask(&["uninstall", PRODUCT, "--instance", "staging"]);
+    assert_eq!(
+        sealift_tests::lab::names(&gone["components_removed"]),
+        ["shop-db", "shop-web"],
+        "against the order of the recipe"
+    );
+    stand(Some(("3.0.0", &lab.v2)), None);
     assert_eq!(installed(cluster), ["shop-web in shop", "shop-db in branch"]);
-    let web = cluster.pod_ip(NAMESPACE, "app.kubernetes.io/name=shop-web");
-    assert_eq!(cluster.http_get(&format!("http://{web}:8080/")).trim(), lab.v2.web_answer);
-    let _ = lab.ask(cluster, HELM, &["uninstall", PRODUCT, "--yes"]).ok();
+    let whole = lab.ask(cluster, HELM, &["status", "--deep"]).ok().json();
+    assert_eq!(whole[0]["disagreements"], json!([]), "the images of both stay pinned for the one that is left");
+    let _ = ask(&["uninstall", PRODUCT]);
     assert!(installed(cluster).is_empty());
 }
 
 fn the_bundle_brings_its_own_helm(lab: &Lab, cluster: &Cluster) {
-    let text = fs::read_to_string(&lab.v2.recipe).expect("the recipe").replace("seq: 2", "seq: 3");
+    let text = fs::read_to_string(&lab.v2.recipe).expect("the recipe").replace("seq: 2", "seq: 4");
     let recipe = lab.v2.dir.join("own-helm.yaml");
     let tool = format!("{text}tools:\n  helm:\n    linux/amd64: {}\n", helm(Helm::V3).display());
     fs::write(&recipe, tool).expect("written");

@@ -94,7 +94,9 @@ fn there_and_back(containerd: Containerd, helm: Helm) {
     let drops = release(&lab, "3.1.0", 7, "crds: apply\n", &widgets(&["v1beta1"], &["size"]));
     let extra = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\n";
     let extra = release(&lab, "3.2.0", 8, "", &format!("{}{extra}", widgets(both, &["size"])));
-    let skips = release(&lab, "3.3.0", 9, "crds: skip\n", &widgets(both, &["size"]));
+    let skips = release(&lab, "6.0.0", 12, "crds: skip\n", &widgets(both, &["size"]));
+    let fourth = release(&lab, "4.0.0", 10, "", &widgets(both, &["size"]));
+    let fifth = release(&lab, "5.0.0", 11, "", &widgets(&["v1alpha1", "v1beta1", "v1"], &["size"]));
     lab.trust();
     let cluster = Cluster::start("crds", containerd);
     // all that an upgrade could change: the CRDs, Helm's releases, the ledger, the objects
@@ -139,7 +141,7 @@ fn there_and_back(containerd: Containerd, helm: Helm) {
     let before = state();
     for (bundle, text) in [
         (&drops, format!("has the CRD {WIDGETS} without version v1alpha1")),
-        (&extra, "has ConfigMap \"extra\" in its crds/".to_string()),
+        (&extra, "has ConfigMap \"extra\" among its CRDs".to_string()),
     ] {
         let refused = lab.install(bundle, &cluster, helm, &[]).ends_with(15);
         assert!(refused.stderr.contains(&text), "{}", refused.stderr);
@@ -158,9 +160,71 @@ fn there_and_back(containerd: Containerd, helm: Helm) {
     );
     assert!(survives());
 
+    others_are_left(&lab, &cluster, helm, &[fourth, fifth], &state);
+    assert!(survives());
+
     // and a site that looks after its CRDs itself gets none
     let _ = lab.ask(&cluster, helm, &["uninstall", PRODUCT, "--yes"]).ok();
     let _ = ask(&cluster, &["delete", "crd", WIDGETS, "orders.shop.example.com"]);
     let _ = lab.install(&skips, &cluster, helm, &[]).ok();
     assert_eq!(ask(&cluster, &["get", "crd", "-o", "name"]), "");
+}
+
+/// A CRD of somebody else, or one that a newer release has applied, is neither taken nor lowered.
+fn others_are_left(lab: &Lab, cluster: &Cluster, helm: Helm, bundles: &[PathBuf; 2], state: &dyn Fn() -> String) {
+    let [fourth, fifth] = bundles;
+    let before = known(cluster);
+    let mark = |owner: &str, order: &str| {
+        let (owner, order) = (format!("sealift.dev/crd-owner={owner}"), format!("sealift.dev/crd-order={order}"));
+        let _ = ask(cluster, &["annotate", "crd", WIDGETS, "--overwrite", &owner, &order]);
+    };
+    let plan = |bundle: &PathBuf| {
+        let mut command = lab.importer(["plan"]);
+        command.arg(bundle).arg("--kubeconfig").arg(cluster.kubeconfig());
+        command.arg("--containerd-socket").arg(cluster.socket()).arg("--helm").arg(sealift_tests::helm(helm));
+        run_command(&mut command)
+    };
+    let owner = ask(
+        cluster,
+        &[
+            "get",
+            "crd",
+            "-l",
+            &format!("sealift.dev/product={PRODUCT}"),
+            "-o",
+            "jsonpath={.items[*].metadata.annotations}",
+        ],
+    );
+    assert!(owner.contains(r#""sealift.dev/crd-order":"1.6""#), "the release that applied it: {owner}");
+
+    // without a version that the chart needs the bundle is refused; else the CRD stays and the product goes on
+    mark("acme/stock", "1.1");
+    let there = state();
+    let refused = lab.install(fifth, cluster, helm, &[]).ends_with(15);
+    let text = format!("needs version v1 of the CRD {WIDGETS}, which does not serve it: it belongs to acme/stock");
+    assert!(refused.stderr.contains(&text), "{}", refused.stderr);
+    assert_eq!(state(), there);
+    let left = lab.install(fourth, cluster, helm, &[]).ok();
+    assert!(
+        left.stderr.contains(&format!("the CRD {WIDGETS} is left as it is: it belongs to acme/stock")),
+        "{}",
+        left.stderr
+    );
+    assert_eq!(known(cluster), before);
+
+    // what a newer release has applied is not lowered
+    mark(&format!("{}/{PRODUCT}", sealift_fixtures::product::VENDOR), "1.12");
+    let text = plan(fifth).ok().stdout;
+    let newer = format!("= CRD {WIDGETS} stays as it is: a newer release of");
+    assert!(text.contains(&newer) && text.contains("(epoch 1, seq 12)"), "{text}");
+
+    // and what a person has changed is not taken back
+    mark(&format!("{}/{PRODUCT}", sealift_fixtures::product::VENDOR), "1.6");
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/note";
+    let patch = format!(r#"[{{"op": "add", "path": "{field}", "value": {{"type": "string"}}}}]"#);
+    let _ = ask(cluster, &["patch", "crd", WIDGETS, "--type=json", "-p", &patch]);
+    let refused = lab.install(fifth, cluster, helm, &[]).ends_with(15);
+    let text = format!("changes fields of the CRD {WIDGETS} that somebody else has changed");
+    assert!(refused.stderr.contains(&text), "{}", refused.stderr);
+    assert_eq!(ask(cluster, &["get", "crd", WIDGETS, "-o", "jsonpath={.spec.versions[*].name}"]), "v1alpha1 v1beta1");
 }

@@ -178,7 +178,7 @@ fn missing_packs_are_named_and_those_of_the_store_count() {
 }
 
 /// The API server again, until it answers.
-fn back(cluster: &Cluster) {
+pub(super) fn back(cluster: &Cluster) {
     cluster.restart("kube-apiserver");
     let answers = || cluster.kubectl(["get", "--raw", "/readyz"]).code == Some(0);
     let ready = (0..300).any(|_| {

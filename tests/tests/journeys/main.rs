@@ -3,7 +3,10 @@
 mod choices;
 mod crashes;
 mod crds;
+mod data;
 mod faults;
+mod hardware;
+mod manifests;
 mod microk8s;
 mod midway;
 mod network;

@@ -158,15 +158,15 @@ fn a_file_that_answers_differently_later_changes_nothing() {
 }
 
 /// A run that is stopped at a known moment.
-struct Midway(std::process::Child);
+pub(super) struct Midway(std::process::Child);
 
 impl Midway {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         Self(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started"))
     }
 
     /// Waits until that holds.
-    fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub(super) fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !holds() {
             let late = begun.elapsed() > Duration::from_secs(60);
@@ -180,20 +180,24 @@ impl Midway {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("it can be asked").is_none()
+    }
+
+    pub(super) fn signal(&self, name: &str) {
         let _ = run("kill", ["-s", name, &self.0.id().to_string()]).ok();
     }
 
-    fn end(self) -> Output {
+    pub(super) fn end(self) -> Output {
         self.0.wait_with_output().expect("ended")
     }
 }
 
-fn status_of(cluster: &Cluster, which: Helm, release: &str) -> String {
+pub(super) fn status_of(cluster: &Cluster, which: Helm, release: &str) -> String {
     helm_says(cluster, which, &["status", release])["info"]["status"].as_str().expect("a status").to_string()
 }
 
-fn answers(cluster: &Cluster, product: &Product) {
+pub(super) fn answers(cluster: &Cluster, product: &Product) {
     let web = cluster.pod_ip(NAMESPACE, "app.kubernetes.io/name=shop-web");
     assert_eq!(cluster.http_get(&format!("http://{web}:8080/")).trim(), product.web_answer);
 }

@@ -1,5 +1,5 @@
 //! The operator looks before anything changes: plans with their objects, plans that are saved, permissions that are
-//! missing and the roles that give them.
+//! missing and the roles that give them, also where Pod Security is enforced.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use sealift_fixtures::product::{NAMESPACE, Product};
 use sealift_tests::lab::{Lab, helm_says};
-use sealift_tests::{Cluster, Containerd, Helm, Ran, helm, run_command};
+use sealift_tests::{Cluster, Containerd, Helm, Options, Ran, helm, run_command};
 use serde_json::Value;
 
 /// `plan`, `rbac` or `install` of a bundle as the user of a kubeconfig.
@@ -19,8 +19,8 @@ fn ask(lab: &Lab, cluster: &Cluster, which: Helm, kubeconfig: &Path, args: &[&st
 }
 
 fn release<'a>(plan: &'a Value, name: &str) -> &'a Value {
-    let all = plan["releases"].as_array().expect("releases");
-    all.iter().find(|release| release["release"] == name).expect("the release")
+    let all = plan["components"].as_array().expect("components");
+    all.iter().find(|release| release["name"] == name).expect("the release")
 }
 
 /// What becomes of an object of a release: the change in a word, and its fields.
@@ -50,7 +50,7 @@ fn planned(containerd: Containerd, helm: Helm) {
     let lab = Lab::new();
     let (v1, v2) = (lab.build(&lab.v1.recipe, "v1.sealift"), lab.build(&lab.v2.recipe, "v2.sealift"));
     lab.trust();
-    let cluster = Cluster::start("plans", containerd);
+    let cluster = Cluster::start_with("plans", containerd, Options::as_old_as(containerd));
     let admin = cluster.kubeconfig();
     let saved = lab.path("saved.plan");
     let save = saved.to_str().expect("text");
@@ -89,6 +89,8 @@ fn planned(containerd: Containerd, helm: Helm) {
     assert_eq!(becomes(web, "Service").0, "unchanged");
     assert_eq!(web["definitions"][0]["change"], "unchanged", "{web}");
     let text = ask(&lab, &cluster, helm, &admin, &["plan"], &v2).ok().stdout;
+    assert!(text.contains("> hook: Job ") && web["hooks"][0]["kind"] == "Job", "{text}");
+    assert_eq!(web["unsound"], serde_json::json!([]), "{web}");
     assert!(text.contains("~ ConfigMap shop-web-site") && text.contains("= CRD orders.shop.example.com"), "{text}");
 
     // a hand on the cluster, and the plan holds no longer
@@ -111,7 +113,17 @@ fn planned(containerd: Containerd, helm: Helm) {
     let _ = scale("1").ok();
     let _ = ask(&lab, &cluster, helm, &admin, &["install", "--plan", save], &v2).ok();
     let done = ask(&lab, &cluster, helm, &admin, &["plan"], &v2).ok().stdout;
+    assert!(!done.contains("hook") && !done.contains("not sound"), "{done}");
     assert!(done.contains("4 of 4 are in") && !done.contains("~ ") && !done.contains("image to load"), "{done}");
+
+    // what is unchanged and does not run is told
+    let node = cluster.kubectl(["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok().stdout;
+    let _ = cluster.kubectl(["cordon", &node]).ok();
+    let _ = cluster.kubectl(["-n", NAMESPACE, "delete", "pods", "--all", "--wait=false"]).ok();
+    let broken = ask(&lab, &cluster, helm, &admin, &["plan"], &v2).ok().stdout;
+    let lines = ["unchanged, not sound", "! now: Deployment shop/shop-web", "> hook: Job "];
+    assert!(lines.iter().all(|line| broken.contains(line)), "{broken}");
+    let _ = cluster.kubectl(["uncordon", &node]).ok();
 }
 
 #[test]
@@ -133,7 +145,7 @@ fn account(containerd: Containerd, helm: Helm) {
     with_secret(&lab.v2, "second");
     let (v1, v2) = (lab.build(&lab.v1.recipe, "v1.sealift"), lab.build(&lab.v2.recipe, "v2.sealift"));
     lab.trust();
-    let cluster = Cluster::start("account", containerd);
+    let cluster = Cluster::start_with("account", containerd, Options::as_old_as(containerd));
     let own = deployer(&lab, &cluster);
     let options = ["--ledger-namespace", "shop-ledger"];
     let asked = |args: &[&str], bundle: &Path| ask(&lab, &cluster, helm, &own, &[args, &options].concat(), bundle);
@@ -163,12 +175,20 @@ fn account(containerd: Containerd, helm: Helm) {
         let _ = cluster.kubectl(line.split(' ')).ok();
     }
     assert!(printed.contains("kind: ClusterRole\n") && !printed.contains("\"*\""), "{printed}");
+    restrict(&cluster, &[NAMESPACE, "shop-ledger"]);
     let _ = asked(&["plan"], &v1).ok();
     let _ = asked(&["install", "--yes"], &v1).ok();
     let plan = asked(&["plan"], &v2).ok();
     assert!(plan.stdout.contains("stringData.password") || plan.stdout.contains("data.password"), "{}", plan.stdout);
     for secret in ["first", "second", "Zmlyc3Q", "c2Vjb25k"] {
         assert!(!plan.stdout.contains(secret), "{}", plan.stdout);
+    }
+    if helm == Helm::V4 {
+        let refused = asked(&["install", "--yes"], &lab.build(&unrestricted(&lab.v2), "root.sealift")).ends_with(14);
+        let reason = "violates PodSecurity \"restricted:latest\"";
+        for part in ["StatefulSet shop/shop-db", reason, "the product is back at 1.0.0"] {
+            assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+        }
     }
     let _ = asked(&["install", "--yes"], &v2).ok();
     let product = |args: &[&str]| {
@@ -178,7 +198,52 @@ fn account(containerd: Containerd, helm: Helm) {
         run_command(&mut command)
     };
     let _ = product(&["rollback", "shop", "--yes"]).ok();
+    let _ = product(&["status"]).ok();
     let _ = product(&["uninstall", "shop", "--yes"]).ok();
+
+    // a product without definitions of kinds needs nothing in the whole cluster where its namespaces are there
+    let _ = cluster.kubectl(["delete", "clusterrolebinding,clusterrole", "sealift-shop"]).ok();
+    let plain = lab.build(&database(&lab.v2), "plain.sealift");
+    let refused = asked(&["install", "--yes"], &v2).ends_with(15);
+    assert!(refused.stderr.contains("in the whole cluster: "), "{}", refused.stderr);
+    let printed = asked(&["rbac"], &plain).ok().stdout;
+    assert!(printed.contains("kind: Role\n") && !printed.contains("kind: ClusterRole"), "{printed}");
+    let _ = asked(&["install", "--yes"], &plain).ok();
+    let _ = product(&["uninstall", "shop", "--yes"]).ok();
+}
+
+/// From now on the namespaces take only pods that need nothing of their node.
+fn restrict(cluster: &Cluster, namespaces: &[&str]) {
+    let enforced = "pod-security.kubernetes.io/enforce=restricted";
+    let _ = cluster.kubectl([&["label", "namespace"], namespaces, &[enforced]].concat()).ok();
+    let pod = ["-n", NAMESPACE, "run", "root", "--image=docker.io/library/app:1", "--image-pull-policy=Never"];
+    let refused = cluster.kubectl(pod);
+    assert!(refused.code != Some(0) && refused.stderr.contains("violates PodSecurity"), "{}", refused.stderr);
+}
+
+/// The recipe of the product with a database that may run as root.
+fn unrestricted(product: &Product) -> PathBuf {
+    let charts = product.dir.join("charts");
+    let open = product.dir.join("open-charts");
+    let _ = run_command(Command::new("cp").arg("-r").arg(charts).arg(&open)).ok();
+    let set = open.join("shop-db/templates/statefulset.yaml");
+    let text = fs::read_to_string(&set).expect("the chart");
+    assert!(text.contains("runAsNonRoot: true"));
+    fs::write(set, text.replace("runAsNonRoot: true", "runAsNonRoot: false")).expect("written");
+    let recipe = product.dir.join("open.yaml");
+    let text = fs::read_to_string(&product.recipe).expect("the recipe");
+    fs::write(&recipe, text.replace("./charts/", "./open-charts/")).expect("written");
+    recipe
+}
+
+/// The recipe of a later version that is the database alone.
+fn database(product: &Product) -> PathBuf {
+    let text = fs::read_to_string(&product.recipe).expect("the recipe").replace("seq: 2", "seq: 3");
+    let (before, web) = text.split_once("  - name: shop-web\n").expect("the chart");
+    let (_, images) = web.split_once("images:\n").expect("images");
+    let recipe = product.dir.join("database.yaml");
+    fs::write(&recipe, format!("{before}images:\n{images}")).expect("written");
+    recipe
 }
 
 fn with_secret(product: &Product, password: &str) {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use sealift_fixtures::product::{NAMESPACE, PRODUCT, Product};
 use sealift_tests::lab::{Lab, helm_says};
-use sealift_tests::{Cluster, Containerd, Helm, helm, run_command};
+use sealift_tests::{Cluster, Containerd, Helm, Options, helm, run_command};
 
 #[test]
 fn a_product_lives_on_containerd_2_with_helm_4() {
@@ -18,12 +18,12 @@ fn a_product_lives_on_containerd_2_with_helm_3() {
 }
 
 #[test]
-fn a_product_lives_on_containerd_1_6_with_helm_4() {
+fn a_product_lives_on_kubernetes_1_28_and_containerd_1_6_with_helm_4() {
     journey(Containerd::Debian, Helm::V4);
 }
 
 #[test]
-fn a_product_lives_on_containerd_1_6_with_helm_3() {
+fn a_product_lives_on_kubernetes_1_28_and_containerd_1_6_with_helm_3() {
     journey(Containerd::Debian, Helm::V3);
 }
 
@@ -74,11 +74,13 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert_eq!(verified["product"], PRODUCT);
     assert!(verified["blobs_rebuilt"].as_u64().expect("a number") > 8);
 
-    let cluster = Cluster::start("journey", containerd);
+    let cluster = Cluster::start_with("journey", containerd, Options::as_old_as(containerd));
+    let server = cluster.kubectl(["get", "--raw", "/version"]).ok().json();
+    assert_eq!(server["minor"], if containerd == Containerd::Debian { "28" } else { "34" });
     let first = lab.install(&v1, &cluster, helm, &["--set", "shop-web.replicas=1"]).ok().json();
     assert_eq!((&first["revision"], &first["version"]), (&1.into(), &"1.0.0".into()));
     let changes = |report: &serde_json::Value| -> Vec<String> {
-        let releases = report["plan"]["releases"].as_array().expect("releases");
+        let releases = report["plan"]["components"].as_array().expect("releases");
         releases.iter().map(|r| r["change"]["kind"].as_str().expect("a kind").to_string()).collect()
     };
     assert_eq!(changes(&first), ["new", "new"]);
@@ -141,7 +143,7 @@ fn journey(containerd: Containerd, helm: Helm) {
     assert!(older.stderr.contains("older than"), "{}", older.stderr);
 
     let gone = lab.ask(&cluster, helm, &["uninstall", PRODUCT, "--yes"]).ok().json();
-    assert_eq!(gone["releases_removed"], serde_json::json!(["shop-web", "shop-db"]));
+    assert_eq!(sealift_tests::lab::names(&gone["components_removed"]), ["shop-web", "shop-db"]);
     assert_eq!(helm_says(&cluster, helm, &["list"]), serde_json::json!([]));
     assert_eq!(lab.ask(&cluster, helm, &["status"]).ok().json(), serde_json::json!([]));
     assert!(gone["left"].to_string().contains("delete secret"), "{}", gone["left"]);

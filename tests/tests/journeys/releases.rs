@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sealift_fixtures::product::{NAMESPACE, PRODUCT, Product};
 use sealift_tests::lab::{Lab, helm_says};
-use sealift_tests::{Cluster, Containerd, Helm, helm, run_command};
+use sealift_tests::{Cluster, Containerd, Helm, Options, helm, run_command};
 use serde_json::Value;
 
 const BROKEN: [&str; 4] = ["--set", "shop-web.images.web=docker.io/library/shop-web:none", "--timeout", "120"];
@@ -42,11 +42,11 @@ fn helm_revisions(cluster: &Cluster, helm: Helm) -> Vec<String> {
 }
 
 /// The recipe of a product without one of its charts.
-fn without(product: &Product, release: &str) -> PathBuf {
+pub(super) fn without(product: &Product, release: &str) -> PathBuf {
     let text = fs::read_to_string(&product.recipe).expect("the recipe");
-    let start = text.find(&format!("  - release: {release}\n")).expect("the chart");
+    let start = text.find(&format!("  - name: {release}\n")).expect("the chart");
     let length =
-        text[start + 4..].find("  - release:").or_else(|| text[start + 4..].find("images:\n")).expect("an end");
+        text[start + 4..].find("  - name: shop-").or_else(|| text[start + 4..].find("images:\n")).expect("an end");
     let path = product.dir.join(format!("without-{release}.yaml"));
     fs::write(&path, format!("{}{}", &text[..start], &text[start + 4 + length..])).expect("written");
     path
@@ -69,7 +69,7 @@ fn there_and_back(containerd: Containerd, helm: Helm) {
     let lab = Lab::new();
     let (v1, v2) = (lab.build(&lab.v1.recipe, "v1.sealift"), lab.build(&lab.v2.recipe, "v2.sealift"));
     lab.trust();
-    let cluster = Cluster::start("revisions", containerd);
+    let cluster = Cluster::start_with("revisions", containerd, Options::as_old_as(containerd));
 
     // a first installation that fails leaves nothing
     let failed = lab.install(&v1, &cluster, helm, &BROKEN).ends_with(14);

@@ -301,6 +301,8 @@ fn what_no_kept_revision_needs_is_pruned() {
     let forth = lab.install(&v2, &cluster, helm, &[]).ok().json();
     assert_eq!(forth["revision"], 6);
 
+    others_keep_what_they_need(&lab, &cluster, helm);
+
     // somebody looks all the time
     let mut watch = lab.importer(["status", "--watch", "--kubeconfig"]);
     watch.arg(cluster.kubeconfig()).arg("--helm").arg(sealift_tests::helm(helm)).stdout(Stdio::piped());
@@ -315,4 +317,49 @@ fn what_no_kept_revision_needs_is_pruned() {
     assert!(blocks.len() >= 2 && !text.contains('\x1b'), "{text}");
     assert!(!blocks[0].contains("Deployment") && blocks.last().is_some_and(|b| b.contains("shop-web")), "{text}");
     assert_eq!(watched.status.code(), Some(130));
+}
+
+/// What a ledger in another namespace needs stays, as what a lost seal may need does.
+fn others_keep_what_they_need(lab: &Lab, cluster: &Cluster, helm: Helm) {
+    let ask = |words: &[&str]| lab.ask(cluster, helm, words);
+    // another team has version 2 from the same store, and a ledger of its own
+    let elsewhere = ["--ledger-namespace", "other-team", "--instance", "staging"];
+    let places = ["--namespace", "shop-db=staging", "--namespace", "shop-web=staging"];
+    let _ = lab.install(&lab.path("v2.sealift"), cluster, helm, &[&elsewhere[..], &places].concat()).ok();
+    let users: Value = serde_json::from_slice(&fs::read(lab.path("store/users.json")).expect("there")).expect("JSON");
+    assert_eq!(users["users"].as_array().expect("users").len(), 2, "{users}");
+    let _ = ask(&["rollback", PRODUCT, "--yes"]).ok();
+    let both = packs_of(lab);
+    let pruned = ask(&["prune", "--keep", "1", "--unused-bundles", "--yes"]).ok().json();
+    assert_eq!((&pruned["packs_removed"], packs_of(lab)), (&0.into(), both.clone()), "{pruned}");
+    assert!(pinned(cluster, &lab.v2.images[0].name), "the other team's");
+
+    // the same if that ledger cannot be read, which is said
+    let bad = ["-n", "other-team", "create", "configmap", "sealift.x.default.v1", "--from-literal=record=nothing"];
+    let _ = cluster.kubectl(bad).ok();
+    let labels = ["app.kubernetes.io/managed-by=sealift", "sealift.dev/product=x", "sealift.dev/revision=1"];
+    let _ = cluster.kubectl(["-n", "other-team", "label", "configmap", bad[4]].iter().chain(&labels)).ok();
+    let pruned = ask(&["prune", "--keep", "1", "--unused-bundles", "--yes"]).ok().json();
+    assert_eq!((&pruned["packs_removed"], packs_of(lab)), (&0.into(), both.clone()), "{pruned}");
+    let said = pruned["kept_for_others"][0].as_str().expect("it is said");
+    assert!(said.contains("shop (staging), whose ledger other-team at"), "{said}");
+
+    // without the seal of what runs nobody can say what may go, so nothing does, and that is said
+    let newest =
+        records(lab, cluster, helm).last().expect("a record")["bundle"].as_str().expect("a digest").to_string();
+    let seal = lab.path("store/bundles").join(newest.trim_start_matches("sha256:"));
+    let aside = lab.path("aside");
+    fs::rename(&seal, &aside).expect("moved");
+    let words = ["prune", "--keep", "1", "--unused-bundles", "--forget-ledgers", "--yes"];
+    let pruned = ask(&words).ok().json();
+    assert_eq!((&pruned["packs_removed"], packs_of(lab)), (&0.into(), both), "{pruned}");
+    assert_eq!(pruned["bundles_unproven"][0]["bundle"], newest.as_str(), "{pruned}");
+    fs::rename(&aside, &seal).expect("moved back");
+
+    // forgotten, it has no say
+    let forgotten = ask(&words).ok().json();
+    assert_ne!(forgotten["packs_removed"], 0, "{forgotten}");
+    let gone = [&["uninstall", PRODUCT, "--yes"][..], &elsewhere].concat();
+    let _ = cluster.kubectl(["-n", "other-team", "delete", "configmap", bad[4]]).ok();
+    let _ = ask(&gone).ok();
 }

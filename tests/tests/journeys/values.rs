@@ -87,7 +87,7 @@ fn recipe(product: &Product) -> PathBuf {
     fs::write(product.dir.join("charts/shop-web/values.schema.json"), schema).expect("written");
     fs::write(product.dir.join("vendor.yaml"), "footer: vendor\nreplicas: 1\n").expect("written");
     let text = fs::read_to_string(&product.recipe).expect("the recipe");
-    let chart = "  - release: shop-web\n";
+    let chart = "  - name: shop-web\n";
     assert!(text.contains(chart), "{text}");
     let path = product.dir.join("values.yaml.recipe");
     fs::write(&path, text.replace(chart, &format!("{chart}    values: [./vendor.yaml]\n"))).expect("written");

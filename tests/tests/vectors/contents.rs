@@ -30,7 +30,7 @@ pub(crate) fn add(list: &mut List) {
         c.blobs[0].length -= 1;
     });
     list.content("chart-missing", "Closed world", "a chart is not in the index", |c| {
-        let chart = c.charts[0].archive.digest;
+        let chart = c.components[0].chart.as_ref().expect("a chart").archive.digest;
         c.blobs.retain(|blob| blob.digest != chart);
     });
     list.content("image-document-in-a-pack", "Closed world", "an image's config lies in a pack", |c| {

@@ -1,6 +1,6 @@
 //! What a manifest may say.
 
-use sealift_format::manifest::{Blob, CrdPolicy, ImagePlatform, UpgradesFrom};
+use sealift_format::manifest::{Blob, Component, CrdPolicy, ImagePlatform, NamedBlob, UpgradesFrom};
 use sealift_format::{Digest, Name, SortedMap, oci};
 
 use crate::bundle::Parts;
@@ -54,10 +54,7 @@ fn manifests(list: &mut List) {
         let image = p.manifest.images[0].clone();
         p.manifest.images.push(image);
     });
-    list.parts("damaged", "manifest-release-twice", "Manifest", "a release comes twice", |p| {
-        let chart = p.manifest.charts[0].clone();
-        p.manifest.charts.push(chart);
-    });
+    components(list);
     list.parts("damaged", "manifest-segment-is-a-pack", "Manifest", "the segment is listed as a pack as well", |p| {
         p.manifest.packs[1] = p.manifest.segment;
     });
@@ -72,15 +69,6 @@ fn manifests(list: &mut List) {
     list.parts("damaged", "manifest-version-too-large", "Manifest", "a version whose first number is 2^64", |p| {
         p.manifest.version = "18446744073709551616.0.0".into();
     });
-    list.parts("damaged", "manifest-chart-version", "Manifest", "a chart's version is not SemVer", |p| {
-        p.manifest.charts[0].version = "v1.0.0".into();
-    });
-    list.parts("damaged", "manifest-chart-name", "Names", "a chart's name has a capital letter", |p| {
-        p.manifest.charts[0].name = "Hello".into();
-    });
-    list.parts("damaged", "manifest-release-too-long", "Limits", "a release of 54 bytes", |p| {
-        p.manifest.charts[0].release = Name::new(&"a".repeat(54)).expect("a good name");
-    });
     list.parts("damaged", "manifest-file-twice", "Manifest", "a file's name comes twice", |p| {
         let file = p.manifest.files[0].clone();
         p.manifest.files.push(file);
@@ -88,7 +76,7 @@ fn manifests(list: &mut List) {
     list.parts("damaged", "manifest-licence-order", "Manifest", "the licences are in descending order of name", |p| {
         for name in ["b", "a"] {
             let name = Name::new(name).expect("a good name");
-            p.manifest.licences.push(sealift_format::manifest::NamedBlob { name, ..p.manifest.files[0].clone() });
+            p.manifest.licences.push(NamedBlob { name, ..p.manifest.files[0].clone() });
         }
     });
     for (name, section, rule, tool, platform) in [
@@ -249,4 +237,76 @@ fn limits(list: &mut List) {
     list.parts("damaged", "manifest-index-raw-too-large", "Limits", "a decoded index of 16 MiB and 1 byte", |p| {
         p.manifest.index.raw_size = (16 << 20) + 1;
     });
+}
+
+fn components(list: &mut List) {
+    let named = |text: &str| Name::new(text).expect("a good name");
+    let file = |p: &Component, name: &str| {
+        let archive = p.chart.as_ref().expect("a chart").archive;
+        NamedBlob { name: Name::new(name).expect("a good name"), digest: archive.digest, size: archive.size }
+    };
+    let second = |all: &[Component]| Component { name: named("later"), needs: vec![named("hello")], ..all[0].clone() };
+    list.parts("accept", "manifest-component-needs", "Manifest", "a component needs one before it", |p| {
+        let second = second(&p.manifest.components);
+        p.manifest.components.push(second);
+    });
+    list.parts("accept", "manifest-component-of-manifests", "Manifest", "a component of plain manifests", |p| {
+        let one = &mut p.manifest.components[0];
+        one.manifests = vec![file(one, "a.yaml"), file(one, "b.yaml")];
+        one.chart = None;
+    });
+    damaged(list, "manifest-component-twice", "Manifest", "a component comes twice", &|all| {
+        all.push(all[0].clone());
+    });
+    damaged(list, "manifest-component-needs-later", "Manifest", "a component needs one after it", &|all| {
+        all.insert(0, second(all));
+    });
+    damaged(list, "manifest-component-needs-itself", "Manifest", "a component needs itself", &|all| {
+        all[0].needs = vec![named("hello")];
+    });
+    damaged(list, "manifest-component-needs-order", "Manifest", "the needs of a component are not ascending", &|all| {
+        all.push(second(all));
+        all.push(Component { name: named("last"), needs: vec![named("later"), named("hello")], ..all[0].clone() });
+    });
+    damaged(list, "manifest-component-of-both", "Manifest", "a component has a chart and manifests", &|all| {
+        all[0].manifests = vec![file(&all[0], "a.yaml")];
+    });
+    damaged(
+        list,
+        "manifest-component-of-nothing",
+        "Manifest",
+        "a component has neither a chart nor manifests",
+        &|all| {
+            all[0].chart = None;
+        },
+    );
+    damaged(
+        list,
+        "manifest-component-file-order",
+        "Manifest",
+        "the manifests of a component are not ascending",
+        &|all| {
+            all[0].manifests = vec![file(&all[0], "b.yaml"), file(&all[0], "a.yaml")];
+            all[0].chart = None;
+        },
+    );
+    damaged(list, "manifest-chart-version", "Manifest", "a chart's version is not SemVer", &|all| {
+        all[0].chart.as_mut().expect("a chart").version = "v1.0.0".into();
+    });
+    damaged(list, "manifest-chart-name", "Names", "a chart's name has a capital letter", &|all| {
+        all[0].chart.as_mut().expect("a chart").name = "Hello".into();
+    });
+    damaged(list, "manifest-component-too-long", "Limits", "a component's name of 54 bytes", &|all| {
+        all[0].name = named(&"a".repeat(54));
+    });
+}
+
+fn damaged(
+    list: &mut List,
+    name: &'static str,
+    section: &'static str,
+    rule: &'static str,
+    bend: &dyn Fn(&mut Vec<Component>),
+) {
+    list.parts("damaged", name, section, rule, |p| bend(&mut p.manifest.components));
 }

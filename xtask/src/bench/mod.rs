@@ -5,6 +5,7 @@
 
 mod images;
 mod measure;
+mod releases;
 mod rows;
 mod set;
 
@@ -69,6 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Error> {
         rows::load_containerd(&set, "2.x", Containerd::V2)?;
         rows::load_containerd(&set, "1.6", Containerd::Debian)?;
         notes.push(rows::push(&set)?);
+        releases::releases(&set)?;
     }
     println!("\n{} images with {} of layers. {}", set.images.names.len(), size(set.images.bytes), notes.join(" "));
     println!(

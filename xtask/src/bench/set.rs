@@ -104,9 +104,14 @@ impl Set {
         self.images.folder.join(ARCHIVE)
     }
 
+    /// A file or folder of that folder.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Removes a file or folder below that folder, if it is there.
     pub(super) fn forget(&self, name: &str) -> Result<(), Error> {
-        let path = self.dir.join(name);
+        let path = self.path(name);
         match path.is_dir() {
             true => fs::remove_dir_all(&path),
             false if path.exists() => fs::remove_file(&path),
@@ -117,7 +122,7 @@ impl Set {
 
     /// Size of a file of that folder.
     pub(super) fn size_of(&self, name: &str) -> Result<u64, Error> {
-        let path = self.dir.join(name);
+        let path = self.path(name);
         fs::metadata(&path).map(|data| data.len()).map_err(Error::file(&path))
     }
 }

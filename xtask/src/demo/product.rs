@@ -65,7 +65,7 @@ pub(super) fn write(dir: &Path, version: Version) -> Result<Product, Error> {
         &format!(
             "vendor: {VENDOR}\nproduct: shop\nchannel: stable\nversion: {semver}\nepoch: 1\nseq: {seq}\n\
              created_at: {created_at}\n\
-             charts:\n  - release: shop\n    chart: ./chart\n    namespace: shop\n\
+             components:\n  - name: shop\n    chart: ./chart\n    namespace: shop\n\
              images:\n  - name: docker.io/demo/web:{semver}\n    from: \"oci:images:{semver}\"\n  \
              - name: docker.io/demo/api:1\n    from: \"oci:images:1\"\n"
         ),

@@ -13,6 +13,9 @@ use crate::commands::cluster::{install_failure, ledger_failure};
 use crate::commands::log::Journal;
 use crate::commands::target::Loaded;
 
+const ADOPTED: &str = "nothing was taken back, for with --adopt it may not have been the product's; mend what is wrong \
+                       and run the same command again";
+
 impl Session<'_> {
     /// Loads and installs; goes back if that fails.
     pub(super) async fn bring(
@@ -30,6 +33,10 @@ impl Session<'_> {
         let failure = install_failure(&failed);
         if self.args.keep_failed || stop::is_requested() || failed.is_out_of_reach() {
             return Err(failure);
+        }
+        if self.args.adopt && installed(&agreed.records).is_none() {
+            // what was adopted was there before
+            return Err(failure.hint(ADOPTED));
         }
         let journal = self.begin_going_back(agreed);
         let back = self.go_back(agreed, installer).await;
@@ -58,7 +65,7 @@ impl Session<'_> {
         let opened = self.reopen(&before.record)?;
         let values = agreed.ledger.values(before).await.map_err(|e| ledger_failure(&e))?;
         let facts = Facts { closely: false, ..self.look(&before.record.product).await? };
-        let wish = Wish::of(&before.record, SiteValues::kept(values));
+        let wish = Wish::of(&before.record, SiteValues::kept(values).hiding(&agreed.values.secrets()));
         let back = self.plan(facts, &opened, wish).await?;
         let helm = installer.helm.clone().hiding(back.values.secrets());
         let installer = Installer { helm: &helm, ..*installer };

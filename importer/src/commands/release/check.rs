@@ -3,10 +3,10 @@
 use sealift_console::{Exit, Failure, Output, escape_line};
 use sealift_format::manifest::Manifest;
 use sealift_importer::cluster::ledger::Stored;
-use sealift_importer::cluster::record::Record;
+use sealift_importer::cluster::record::{ComponentKind, Record};
 use sealift_importer::cluster::{self, Cluster};
 use sealift_importer::helm::Helm;
-use sealift_importer::install::plan::{self, Release};
+use sealift_importer::install::plan::{self, Wanted};
 
 use crate::commands::cluster::{cluster_failure, helm_failure};
 
@@ -32,18 +32,14 @@ pub(super) fn check_stop(manifest: &Manifest, installed: &Record) -> Result<(), 
     .hint(format!("install {product} {}, then this bundle; nothing was changed", from.version)))
 }
 
-pub(super) fn check_owners(releases: &[Release], of: (&str, &str), all: &[Stored]) -> Result<(), Failure> {
-    for release in releases {
-        let name = release.chart.release.as_str();
-        if let Some(owner) = plan::owner((name, &release.namespace), of, all) {
+pub(super) fn check_owners(wanted: &[Wanted], of: (&str, &str), all: &[Stored]) -> Result<(), Failure> {
+    for one in wanted {
+        let component = one.reference();
+        if let Some(owner) = plan::owner(&component, of, all) {
+            let name = &component.name;
             return Err(Failure::new(
                 Exit::Refused,
-                format!(
-                    "release {name} in namespace {} belongs to {}, instance {}",
-                    release.namespace,
-                    owner.title(),
-                    owner.instance
-                ),
+                format!("{component} belongs to {}, instance {}", owner.title(), owner.instance),
             )
             .hint(format!("choose another namespace for it: --namespace {name}=NAMESPACE; nothing was changed")));
         }
@@ -51,18 +47,22 @@ pub(super) fn check_owners(releases: &[Release], of: (&str, &str), all: &[Stored
     Ok(())
 }
 
-pub(super) async fn check_releases(helm: &Helm, releases: &[Release], records: &[Stored]) -> Result<(), Failure> {
-    for release in releases {
-        let (name, namespace) = (release.chart.release.as_str(), release.namespace.as_str());
-        if plan::is_ours(name, namespace, records) {
+pub(super) async fn check_releases(helm: &Helm, wanted: &[Wanted], records: &[Stored]) -> Result<(), Failure> {
+    for one in wanted {
+        let component = one.reference();
+        if component.kind != ComponentKind::Chart || plan::is_ours(&component, records) {
             continue;
         }
+        let (name, namespace) = (&component.name, &component.namespace);
         if let Some(found) = helm.latest(name, namespace).await.map_err(|e| helm_failure(&e))? {
             return Err(Failure::new(
                 Exit::Refused,
-                format!("release {name} in namespace {namespace} is there already (chart {}), and Sealift did not install it", found.chart),
+                format!("{component} is there already (chart {}), and Sealift did not install it", found.chart),
             )
-            .hint(format!("uninstall it, or choose another namespace: --namespace {name}=NAMESPACE; nothing in the cluster was changed")));
+            .hint(format!(
+                "--adopt makes it the product's; or uninstall it, or choose another namespace: --namespace \
+                 {name}=NAMESPACE; nothing in the cluster was changed"
+            )));
         }
     }
     Ok(())

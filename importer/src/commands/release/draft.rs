@@ -9,9 +9,10 @@ use sealift_format::manifest::Manifest;
 use sealift_importer::bundle::intake::Opened;
 use sealift_importer::cluster::access::Permissions;
 use sealift_importer::cluster::changes::Change;
+use sealift_importer::cluster::record::ComponentRef;
 use sealift_importer::helm::{self, Helm};
 use sealift_importer::install::InstallError;
-use sealift_importer::install::plan::{Release, releases};
+use sealift_importer::install::plan::{Content, Wanted, components};
 use sealift_importer::install::preview::{Preview, Sketch};
 use sealift_importer::site::Origin;
 use sealift_importer::values::Secrets;
@@ -43,28 +44,26 @@ pub(crate) struct Rbac {
 }
 
 impl Session<'_> {
-    /// The releases of a bundle as they are wished for.
-    pub(super) fn wanted(&self, facts: &Facts, manifest: &Manifest, wish: &Wish) -> Vec<Release> {
+    /// The components of a bundle as they are wished for.
+    pub(super) fn wanted(&self, facts: &Facts, manifest: &Manifest, wish: &Wish) -> Vec<Wanted> {
         let record = installed(&facts.records).map(|s| &s.record);
-        let mut wanted = releases(manifest, record, &wish.values, |chart| {
-            let chosen = wish.namespaces.get(chart.release.as_str());
-            chosen.cloned().unwrap_or_else(|| chart.namespace.to_string())
+        let mut wanted = components(manifest, record, &wish.values, |component| {
+            let chosen = wish.namespaces.get(component.name.as_str());
+            chosen.cloned().unwrap_or_else(|| component.namespace.to_string())
         });
-        for release in &mut wanted {
-            let earlier = wish.restores.iter().flat_map(|record| &record.charts);
-            let same = |c: &&sealift_importer::cluster::record::ChartRecord| {
-                c.release == release.chart.release.as_str() && c.namespace == release.namespace
-            };
-            release.helm_revision = earlier.clone().find(same).and_then(|chart| chart.helm_revision);
+        for one in &mut wanted {
+            let mut earlier = wish.restores.iter().flat_map(|record| &record.components);
+            let same = earlier.find(|record| record.reference() == one.reference());
+            one.helm_revision = same.and_then(|record| record.chart.as_ref()?.helm_revision);
         }
         wanted
     }
 
-    /// Tries the charts, as the installation will find them.
-    pub(super) async fn try_charts(&self, opened: &Opened, agreed: &Agreed, helm: &Helm) -> Result<(), Failure> {
+    /// Tries the components, as the installation will find them.
+    pub(super) async fn try_components(&self, opened: &Opened, agreed: &Agreed, helm: &Helm) -> Result<(), Failure> {
         let refused = |e: InstallError| or_removed(&opened.content, install_failure(&e));
         let installer = self.installer((&agreed.cluster, &agreed.ledger), helm);
-        installer.try_charts(&agreed.job(opened, self.args)).await.map_err(refused)
+        installer.try_components(&agreed.job(opened, self.args)).await.map_err(refused)
     }
 
     /// Helm, if it is there before the bundle was read.
@@ -89,15 +88,18 @@ impl Session<'_> {
         &self,
         facts: &Facts,
         opened: &Opened,
-        releases: &[Release],
+        wanted: &[Wanted],
         helm: Option<&Helm>,
     ) -> Result<Draft, Failure> {
         let refused = |e: InstallError| or_removed(&opened.content, install_failure(&e));
         let ledger = self.args.ledger.ledger_namespace.as_str();
         let mut needed = Permissions::of_ledger(ledger);
-        let mut namespaces: BTreeSet<&str> = releases.iter().map(|release| release.namespace.as_str()).collect();
+        let mut namespaces: BTreeSet<&str> = wanted.iter().map(|one| one.namespace.as_str()).collect();
         for namespace in &namespaces {
             needed.extend(Permissions::of_namespace(namespace));
+        }
+        let charts = wanted.iter().filter(|one| matches!(one.content(), Content::Release(_)));
+        for namespace in charts.map(|one| one.namespace.as_str()) {
             needed.extend(Permissions::of_release(namespace));
         }
         namespaces.insert(ledger);
@@ -114,10 +116,10 @@ impl Session<'_> {
         let mut sketches = None;
         if let Some(helm) = helm {
             let installer = self.installer((&facts.cluster, &facts.ledger), helm);
-            let found = installer.sketch(&opened.content, releases).await.map_err(refused)?;
-            for (release, sketch) in releases.iter().zip(&found) {
+            let found = installer.sketch(&opened.content, wanted).await.map_err(refused)?;
+            for (one, sketch) in wanted.iter().zip(&found) {
                 let crds = opened.manifest.get().crds.unwrap_or_default();
-                needed.extend(installer.permissions(release, sketch, crds).await.map_err(refused)?);
+                needed.extend(installer.permissions(one, sketch, crds).await.map_err(refused)?);
             }
             sketches = Some(found);
         }
@@ -160,66 +162,53 @@ impl Session<'_> {
         &self,
         facts: &Facts,
         helm: &Helm,
-        releases: &[Release],
-        sketches: &[Sketch],
+        manifest: &Manifest,
+        (wanted, sketches): (&[Wanted], &[Sketch]),
+        secrets: &Secrets,
     ) -> Result<Vec<Preview>, Failure> {
         let installer = self.installer((&facts.cluster, &facts.ledger), helm);
         let mut all = Vec::new();
-        for (release, sketch) in releases.iter().zip(sketches) {
-            let mut preview = installer.preview(release, sketch).await.map_err(|e| install_failure(&e))?;
-            preview.objects.iter_mut().for_each(|one| hide(&mut one.change, &release.values.secrets()));
-            all.push(preview);
+        for (one, sketch) in wanted.iter().zip(sketches) {
+            let preview = installer.preview(manifest, (one, sketch), secrets, self.args.remove_data).await;
+            all.push(preview.map_err(|e| install_failure(&e))?);
         }
         Ok(all)
     }
 
-    /// What becomes of the releases that are dropped.
+    /// What becomes of the components that are dropped.
     pub(super) async fn removals(
         &self,
         facts: &Facts,
         helm: Option<&Helm>,
-        dropped: &[(String, String)],
+        dropped: &[ComponentRef],
     ) -> Result<Vec<Removal>, Failure> {
         let mut all = Vec::new();
-        for (release, namespace) in dropped {
+        for component in dropped {
             let (mut objects, mut data) = (None, Vec::new());
             if let Some(helm) = helm {
                 let installer = self.installer((&facts.cluster, &facts.ledger), helm);
                 let failed = |e: InstallError| install_failure(&e);
-                data = installer.data_of(release, namespace).await.map_err(failed)?;
-                let found = installer.removed(release, namespace).await.map_err(failed)?;
+                data = installer.data_of(component).await.map_err(failed)?;
+                let found = installer.removed(component).await.map_err(failed)?;
                 let goes = found.into_iter().filter(|one| one.change == Change::Removed);
                 objects = Some(goes.map(|one| one.object).collect());
             }
             let is_left = !data.is_empty() && !self.args.remove_data;
-            all.push(Removal { release: release.clone(), namespace: namespace.clone(), is_left, objects, data });
+            all.push(Removal { component: component.clone(), is_left, objects, data });
         }
         Ok(all)
     }
 
     /// The smallest roles that allow to install a product, under one name.
     pub(crate) async fn rbac(&self, facts: &Facts, opened: &Opened, wish: &Wish, name: &str) -> Result<Rbac, Failure> {
-        let releases = self.wanted(facts, opened.manifest.get(), wish);
+        let wanted = self.wanted(facts, opened.manifest.get(), wish);
         let helm = self.early_helm(opened).await?;
-        let draft = self.draft(facts, opened, &releases, helm.as_ref()).await?;
+        let draft = self.draft(facts, opened, &wanted, helm.as_ref()).await?;
         let space = |name: &String| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let mut manifests: Vec<Value> = draft.absent.iter().map(space).collect();
         // a namespace that an administrator makes need not be made by the one who installs
         let needed = draft.needed.without(&Permissions::of_new_namespace());
         manifests.extend(needed.roles(name));
         Ok(Rbac { manifests, is_whole: draft.sketches.is_some() })
-    }
-}
-
-// A secret of the site's values may stand under any name.
-fn hide(change: &mut Change, secrets: &Secrets) {
-    match change {
-        Change::Changed { fields, .. } => {
-            for text in fields.iter_mut().flat_map(|field| [&mut field.before, &mut field.after]).flatten() {
-                *text = secrets.hide(text);
-            }
-        }
-        Change::Refused { reason } | Change::Unknown { reason } => *reason = secrets.hide(reason),
-        _ => {}
     }
 }

@@ -7,6 +7,7 @@ mod plan;
 pub(crate) mod saved;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sealift_console::{Exit, Failure, Output, escape, escape_line, stop};
@@ -14,28 +15,34 @@ use sealift_format::Digest;
 use sealift_format::manifest::CrdPolicy;
 use sealift_format::trust::TrustStore;
 use sealift_importer::bundle::intake::{self, Opened};
+use sealift_importer::cluster::identity::Identity;
 use sealift_importer::cluster::ledger::{self, Ledger, Stored, current};
+use sealift_importer::cluster::record::ComponentRef;
 use sealift_importer::cluster::record::{Outcome, Record};
 use sealift_importer::cluster::{self, Cluster};
 use sealift_importer::helm::Helm;
 use sealift_importer::images::containerd::TagPolicy;
-use sealift_importer::install::plan::{Release, dropped};
+use sealift_importer::install::plan::{Wanted, dropped};
 use sealift_importer::install::values::SiteValues;
 use sealift_importer::install::{Installer, Job};
 use sealift_importer::site::Site;
 use sealift_importer::store::Store;
+use sealift_importer::users::{self, User};
+use sealift_importer::values::Secrets;
 use tempfile::TempDir;
 
 use check::{check_nodes, check_owners, check_releases, check_stop};
 use plan::{Plan, Report};
 
-use super::cluster::{LedgerArgs, carried_helm, connect, find_helm, in_order, instance, ledger, ledger_failure, place};
+use super::cluster::{
+    LedgerArgs, carried_helm, cluster_failure, connect, find_helm, in_order, instance, ledger, ledger_failure, place,
+};
 use super::load::to_store;
 use super::locks::{LockArgs, Locks};
 use super::room::{self, Need};
-use super::target::{Loaded, Open, Place, RegistryArgs, SiteArgs, owner};
+use super::target::{Loaded, Open, Place, RegistryArgs, SiteArgs, TAKE_TAGS, owner};
 use super::values::settle;
-use super::{Runtime, load_trust, now, or_removed, runtime};
+use super::{Runtime, load_trust, now, or_removed, own_folder, runtime, store_failure};
 
 /// How many lines about objects stand in a plan that is agreed to.
 pub(crate) const SHORT: usize = 20;
@@ -49,7 +56,7 @@ pub(crate) struct ReleaseArgs {
     /// Which of several installations of the product this is
     #[arg(long, value_name = "NAME", default_value = "default", value_parser = instance)]
     pub(crate) instance: String,
-    /// Seconds for installing all charts and waiting until all is ready; reading the bundle and loading
+    /// Seconds for installing all components and waiting until all is ready; reading the bundle and loading
     /// images come before and do not count. Going back after a failure has as long again
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -59,8 +66,12 @@ pub(crate) struct ReleaseArgs {
     /// Leave a failed installation as it is, to look at it (otherwise the product goes back to what ran before)
     #[arg(long)]
     keep_failed: bool,
-    /// Remove releases that are no longer in the product even if volume claims, namespaces or custom resource
-    /// definitions go with them (otherwise such a release is left alone)
+    /// Make Helm releases and objects that are there already the product's (otherwise they are refused); a failed
+    /// installation is left as it is then
+    #[arg(long)]
+    adopt: bool,
+    /// Remove what is no longer in the product even if volumes, their claims, namespaces, custom resources or their
+    /// definitions go with it (otherwise such a component is left alone, and such an upgrade of a chart refused)
     #[arg(long)]
     remove_data: bool,
     /// Agree to the plan without being asked
@@ -96,11 +107,14 @@ pub(crate) struct Session<'a> {
     /// A private folder for charts, values and the bundle's Helm.
     folder: TempDir,
     begun: Instant,
+    /// Secrets of all values that were planned with.
+    hidden: Mutex<Secrets>,
 }
 
 /// What the cluster says before anything is done.
 pub(crate) struct Facts {
     pub(crate) cluster: Cluster,
+    identity: Identity,
     pub(crate) ledger: Ledger,
     /// The records of the product since it was last uninstalled.
     pub(crate) records: Vec<Stored>,
@@ -114,7 +128,7 @@ pub(crate) struct Facts {
 /// What is wanted, whatever it comes from.
 pub(crate) struct Wish {
     pub(crate) values: SiteValues,
-    /// By release; the vendor's choice for those that are not here.
+    /// By component; the vendor's choice for those that are not here.
     pub(crate) namespaces: BTreeMap<String, String>,
     /// The revision that is brought back.
     pub(crate) restores: Option<Record>,
@@ -127,9 +141,10 @@ pub(crate) struct Agreed {
     place: Open,
     images: String,
     cluster: Cluster,
+    identity: Identity,
     ledger: Ledger,
-    releases: Vec<Release>,
-    dropped: Vec<(String, String)>,
+    components: Vec<Wanted>,
+    dropped: Vec<ComponentRef>,
     values: SiteValues,
     restores: Option<u64>,
     records: Vec<Stored>,
@@ -144,10 +159,7 @@ impl<'a> Session<'a> {
         command: String,
         out: &'a Output,
     ) -> Result<Self, Failure> {
-        let folder = tempfile::Builder::new()
-            .prefix("install-")
-            .tempdir_in(store.root().join("tmp"))
-            .map_err(|e| Failure::during(Exit::Storage, "cannot make a folder for charts", &e))?;
+        let folder = own_folder(store, "install-")?;
         Ok(Self {
             args,
             store,
@@ -158,6 +170,7 @@ impl<'a> Session<'a> {
             command,
             folder,
             begun: Instant::now(),
+            hidden: Mutex::default(),
         })
     }
 
@@ -183,7 +196,8 @@ impl<'a> Session<'a> {
             self.out.warn(escape_line(&text));
         }
         let records = current(&history).to_vec();
-        Ok(Facts { cluster, ledger, records, all: look.records, unseen, closely: true })
+        let identity = cluster.identity().await.map_err(|e| cluster_failure(&e))?;
+        Ok(Facts { identity, cluster, ledger, records, all: look.records, unseen, closely: true })
     }
 
     /// Works out what a wish would do; changes nothing.
@@ -193,6 +207,7 @@ impl<'a> Session<'a> {
         if let Some(newest) = facts.records.last() {
             ledger::check_vendor(newest, vendor).map_err(|e| ledger_failure(&e))?;
         }
+        self.hide(&wish.values.secrets());
         let to = self.images_to(&facts.records);
         let installed = installed(&facts.records);
         let record = installed.map(|s| &s.record);
@@ -214,12 +229,14 @@ impl<'a> Session<'a> {
         if to == Place::Containerd && facts.closely {
             check_nodes(&facts.cluster, self.out).await?;
         }
-        if let Some(helm) = &helm {
+        if let Some(helm) = helm.as_ref().filter(|_| !args.adopt) {
             check_releases(helm, &wanted, &facts.records).await?;
         }
         let owner = owner(vendor, product, &args.instance);
         let digest = opened.manifest.digest();
-        let target = to.open(&self.site, &args.registry, &owner, digest, TagPolicy::Move).await?;
+        // judged again when they move
+        let tags = if args.take_tags || !facts.closely { TagPolicy::Move } else { TagPolicy::Own };
+        let target = to.open(&self.site, &args.registry, &owner, digest, tags).await?;
         let images = target.survey(opened).await?;
         if facts.closely && !args.take_tags && !images.foreign_tags.is_empty() {
             let tags = images.foreign_tags.join(", ");
@@ -227,11 +244,13 @@ impl<'a> Session<'a> {
                 Exit::Refused,
                 format!("tags stand for images that are not {product}'s alone: {tags}"),
             )
-            .hint("--take-tags moves them to the bundle's images, which changes what others run by these names; nothing was changed"));
+            .hint(TAKE_TAGS));
         }
         let dropped = dropped(&wanted, &facts.records);
         let previews = match (&helm, &draft) {
-            (Some(helm), Some(sketches)) => Some(self.previews(&facts, helm, &wanted, sketches).await?),
+            (Some(helm), Some(sketches)) => {
+                Some(self.previews(&facts, helm, manifest, (&wanted, sketches), &wish.values.secrets()).await?)
+            }
             _ => None,
         };
         let removals = self.removals(&facts, helm.as_ref().filter(|_| facts.closely), &dropped).await?;
@@ -241,8 +260,8 @@ impl<'a> Session<'a> {
             version: manifest.version.clone(),
             installed: record.map(|r| r.version.clone()),
             cluster: place(&facts.cluster, &self.site),
-            releases: plan::of(&wanted, draft.as_deref(), previews, applied),
-            releases_to_remove: removals,
+            components: plan::of(&wanted, draft.as_deref(), previews, applied),
+            components_to_remove: removals,
             crds: manifest.crds.unwrap_or_default(),
             images,
             bytes_to_store: to_store(self.store, manifest),
@@ -259,8 +278,9 @@ impl<'a> Session<'a> {
             place: target,
             images: to.to_string(),
             cluster: facts.cluster,
+            identity: facts.identity,
             ledger: facts.ledger,
-            releases: wanted,
+            components: wanted,
             dropped,
             values: wish.values,
             restores: wish.restores.map(|record| record.revision),
@@ -268,7 +288,7 @@ impl<'a> Session<'a> {
             is_tried: draft.is_some(),
         };
         if let (Some(helm), Some(_)) = (&helm, &draft) {
-            self.try_charts(opened, &agreed, helm).await?;
+            self.try_components(opened, &agreed, helm).await?;
         }
         Ok(agreed)
     }
@@ -277,10 +297,11 @@ impl<'a> Session<'a> {
     pub(crate) fn carry_out(&self, opened: &Opened, agreed: Agreed) -> Result<Report, Failure> {
         let helm = self.runtime.block_on(self.helm(opened, &agreed))?;
         self.out.note(format!("helm {} ({})", helm.version(), helm.place().path.display()));
+        self.note_use(opened, &agreed)?;
         let job = agreed.job(opened, self.args);
         let installer = self.installer((&agreed.cluster, &agreed.ledger), &helm);
         if !agreed.is_tried {
-            self.runtime.block_on(self.try_charts(opened, &agreed, &helm))?;
+            self.runtime.block_on(self.try_components(opened, &agreed, &helm))?;
         }
         let (done, loaded) = self.runtime.finish(async {
             let of = [(agreed.plan.product.clone(), self.args.instance.clone())];
@@ -295,6 +316,22 @@ impl<'a> Session<'a> {
             locks.during(work, self.out).await
         })?;
         Ok(Report::of(done, loaded, agreed.plan, self.begun.elapsed()))
+    }
+
+    // For whoever removes what nobody needs; before anything needs it.
+    fn note_use(&self, opened: &Opened, agreed: &Agreed) -> Result<(), Failure> {
+        let manifest = opened.manifest.get();
+        let known = agreed.records.iter().map(|stored| stored.record.bundle);
+        let known = known.filter(|bundle| intake::seal_path(self.store, bundle).is_file());
+        let user = User {
+            cluster: agreed.identity.clone(),
+            ledger: agreed.ledger.namespace().to_string(),
+            vendor: manifest.vendor.to_string(),
+            product: manifest.product.to_string(),
+            instance: self.args.instance.clone(),
+            bundles: known.chain([agreed.bundle]).collect(),
+        };
+        users::add(self.store, user).map_err(|e| store_failure(&e))
     }
 
     async fn load(&self, opened: &Opened, place: &Open) -> Result<Loaded, Failure> {
@@ -322,7 +359,9 @@ impl<'a> Session<'a> {
         site.helm = in_order(site.helm, carried_helm(opened, self.folder.path())?);
         // asked again, for the bundle's own Helm is known only now
         let helm = find_helm(&site, self.args.site.context.as_deref(), self.folder.path()).await?;
-        check_releases(&helm, &agreed.releases, &agreed.records).await?;
+        if !self.args.adopt {
+            check_releases(&helm, &agreed.components, &agreed.records).await?;
+        }
         Ok(helm.hiding(agreed.values.secrets()))
     }
 
@@ -338,6 +377,12 @@ impl<'a> Session<'a> {
         }
     }
 
+    // In what is said while it runs: it may be another's words.
+    fn hide(&self, secrets: &Secrets) {
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        *hidden = hidden.and(secrets);
+    }
+
     fn images_to(&self, records: &[Stored]) -> Place {
         let last = records.last().and_then(|stored| stored.record.images_in.parse().ok());
         self.args.to.clone().or(last).unwrap_or(Place::Containerd)
@@ -346,8 +391,22 @@ impl<'a> Session<'a> {
 
 impl sealift_importer::install::Steps for Session<'_> {
     fn step(&self, text: &str) {
-        self.out.note(escape(text));
+        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner).hide(text);
+        self.out.note(escape(&hidden));
     }
+}
+
+/// What was secret in the values of the revisions that may be what the cluster has: the newest, and what runs.
+///
+/// Values that cannot be read are no reason to fail: they hide what they can.
+pub(crate) async fn earlier_secrets(facts: &Facts) -> Secrets {
+    let mut secrets = Secrets::default();
+    for stored in facts.records.last().into_iter().chain(installed(&facts.records)) {
+        if let Ok(values) = facts.ledger.values(stored).await {
+            secrets = secrets.and(&values.secrets());
+        }
+    }
+    secrets
 }
 
 /// Whether a permission is missing.
@@ -363,7 +422,7 @@ pub(crate) fn installed(records: &[Stored]) -> Option<&Stored> {
 impl Wish {
     /// What a revision was.
     pub(crate) fn of(record: &Record, values: SiteValues) -> Self {
-        let namespaces = record.charts.iter().map(|c| (c.release.clone(), c.namespace.clone())).collect();
+        let namespaces = record.components.iter().map(|c| (c.name.clone(), c.namespace.clone())).collect();
         Self { values, namespaces, restores: Some(record.clone()) }
     }
 }
@@ -379,12 +438,13 @@ impl Agreed {
             content: &opened.content,
             instance: &args.instance,
             images: &self.images,
-            releases: &self.releases,
+            components: &self.components,
             values: &self.values,
             restores: self.restores,
             installed: installed(&self.records),
             dropped: &self.dropped,
             remove_data: args.remove_data,
+            adopt: args.adopt,
         }
     }
 

@@ -7,8 +7,8 @@ use sealift_console::{Table, bytes, count, escape, escape_line};
 use sealift_format::manifest::CrdPolicy;
 use sealift_importer::cluster::changes::{Change as ObjectState, ObjectChange};
 use sealift_importer::cluster::objects::ObjectRef;
-use sealift_importer::cluster::record::Record;
-use sealift_importer::install::plan::{Change, Release};
+use sealift_importer::cluster::record::{ComponentRef, Record};
+use sealift_importer::install::plan::{Change, Wanted};
 use sealift_importer::install::preview::{Preview, Sketch};
 use sealift_importer::install::{Done, Left};
 use serde::Serialize;
@@ -21,8 +21,8 @@ pub(crate) struct Plan {
     pub(super) version: String,
     pub(super) installed: Option<String>,
     pub(super) cluster: String,
-    pub(super) releases: Vec<ReleasePlan>,
-    pub(super) releases_to_remove: Vec<Removal>,
+    pub(super) components: Vec<ComponentPlan>,
+    pub(super) components_to_remove: Vec<Removal>,
     pub(super) crds: CrdPolicy,
     pub(super) images: ImagePlan,
     pub(super) bytes_to_store: u64,
@@ -31,11 +31,14 @@ pub(crate) struct Plan {
 }
 
 #[derive(Serialize)]
-pub(super) struct ReleasePlan {
-    pub(super) release: String,
-    chart: String,
-    version: String,
-    namespace: String,
+pub(super) struct ComponentPlan {
+    #[serde(flatten)]
+    pub(super) component: ComponentRef,
+    /// What it is made of, in words.
+    content: String,
+    /// The chart's version; absent for manifests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     change: Change,
     /// Helm's newest revision; absent if Helm is not there yet, or has none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,11 +50,11 @@ pub(super) struct ReleasePlan {
     definitions_apply: bool,
 }
 
-/// A release that is no longer in the product.
+/// A component that is no longer in the product.
 #[derive(Serialize)]
 pub(super) struct Removal {
-    pub(super) release: String,
-    pub(super) namespace: String,
+    #[serde(flatten)]
+    pub(super) component: ComponentRef,
     /// Whether it stays, for the data that would go with it.
     pub(super) is_left: bool,
     /// What goes with it; absent if Helm is not there yet.
@@ -68,7 +71,7 @@ pub(crate) struct Report {
     instance: String,
     restores: Option<u64>,
     unchanged: bool,
-    /// Releases that are no longer in the product and were left alone, with what would have gone with them.
+    /// What is no longer in the product and was left alone, with what would have gone with them.
     left: Vec<String>,
     plan: Plan,
     loaded: Loaded,
@@ -104,55 +107,56 @@ impl Report {
     }
 }
 
-/// The releases as a plan shows them.
+/// The components as a plan shows them.
 pub(super) fn of(
-    releases: &[Release],
+    wanted: &[Wanted],
     sketches: Option<&[Sketch]>,
     previews: Option<Vec<Preview>>,
     applied: bool,
-) -> Vec<ReleasePlan> {
+) -> Vec<ComponentPlan> {
     let mut previews = previews.unwrap_or_default().into_iter();
-    let plan = |(n, release): (usize, &Release)| {
+    let plan = |(n, one): (usize, &Wanted)| {
         let helm_revision = sketches.and_then(|sketches| sketches[n].helm_revision);
-        ReleasePlan {
-            release: release.chart.release.to_string(),
-            chart: release.chart.name.clone(),
-            version: release.chart.version.clone(),
-            namespace: release.namespace.clone(),
-            change: release.change.clone(),
+        ComponentPlan {
+            component: one.reference(),
+            content: one.component.content().to_string(),
+            version: one.component.chart.as_ref().map(|chart| chart.version.clone()),
+            change: one.change.clone(),
             helm_revision,
             preview: previews.next(),
-            definitions_apply: applied && helm_revision.is_some(),
+            definitions_apply: applied,
         }
     };
-    releases.iter().enumerate().map(plan).collect()
+    wanted.iter().enumerate().map(plan).collect()
 }
 
 impl Plan {
     /// The plan in words, with at most so many lines about objects.
     pub(crate) fn text(&self, most: usize) -> String {
-        let mut table = Table::new(&["RELEASE", "CHART", "NAMESPACE", "CHANGE", "OBJECTS"]);
-        for release in &self.releases {
-            let change = match &release.change {
-                Change::New => "new".to_string(),
-                Change::Changed { from } if *from == release.version => "changed (values or chart)".into(),
-                Change::Changed { from } => format!("{from} -> {}", release.version),
-                Change::Unchanged => "unchanged".into(),
+        let mut table = Table::new(&["COMPONENT", "NAMESPACE", "MADE OF", "CHANGE", "OBJECTS"]);
+        for one in &self.components {
+            let change = match (&one.change, &one.version) {
+                (Change::New, _) => "new".to_string(),
+                (Change::Unchanged, _) if one.is_unsound() => "unchanged, not sound".into(),
+                (Change::Unchanged, _) => "unchanged".into(),
+                (Change::Changed { from: Some(from) }, Some(to)) if from == to => "changed (values or chart)".into(),
+                (Change::Changed { from: Some(from) }, Some(to)) => format!("{from} -> {to}"),
+                (Change::Changed { .. }, _) => "changed".into(),
             };
-            let chart = format!("{} {}", release.chart, release.version);
-            table.row(&[&release.release, &chart, &release.namespace, &change, &release.counts()]);
+            let component = &one.component;
+            table.row(&[&component.name, &component.namespace, &one.content, &change, &one.counts()]);
         }
         let from = self.installed.as_ref().map(|v| format!(" (installed: {})", escape_line(v))).unwrap_or_default();
         let (product, version) = (escape_line(&self.product), escape_line(&self.version));
         let mut text = format!("plan: {product} {version}{from}\ncluster: {}\n{}", self.cluster, table.text());
-        let lines: Vec<String> = self.releases.iter().flat_map(ReleasePlan::lines).collect();
+        let lines: Vec<String> = self.components.iter().flat_map(ComponentPlan::lines).collect();
         for line in lines.iter().take(most) {
             text += &format!("{line}\n");
         }
         if lines.len() > most {
             text += &format!("  and {}: \"sealift-importer plan\" shows all\n", count(lines.len() - most, "more line"));
         }
-        if self.releases.iter().any(|release| release.preview.is_none()) {
+        if self.components.iter().any(|one| one.preview.is_none()) {
             text += "what becomes of objects is not known before the bundle's own Helm is there\n";
         }
         let images = &self.images;
@@ -176,14 +180,14 @@ impl Plan {
         for tag in &images.foreign_tags {
             text += &format!("\ntag to take from others: {}", escape_line(tag));
         }
-        for removal in &self.releases_to_remove {
+        for removal in &self.components_to_remove {
             text += &format!("\n{}", removal.text());
         }
         text
     }
 }
 
-impl ReleasePlan {
+impl ComponentPlan {
     fn counts(&self) -> String {
         let Some(preview) = &self.preview else { return "-".into() };
         let count = |is: fn(&ObjectState) -> bool| preview.objects.iter().filter(|one| is(&one.change)).count();
@@ -197,15 +201,25 @@ impl ReleasePlan {
         if words.is_empty() { "unchanged".into() } else { words.join(", ") }
     }
 
+    fn is_unsound(&self) -> bool {
+        self.preview.as_ref().is_some_and(|preview| !preview.unsound.is_empty())
+    }
+
     // What changes, a line each, escaped.
     fn lines(&self) -> Vec<String> {
         let Some(preview) = &self.preview else { return Vec::new() };
-        let mut lines: Vec<String> = preview.objects.iter().flat_map(lines).collect();
+        let mut lines: Vec<String> =
+            preview.unsound.iter().map(|text| format!("  ! now: {}", escape_line(text))).collect();
+        lines.extend(preview.objects.iter().flat_map(self::lines));
+        lines.extend(preview.hooks.iter().map(|hook| format!("  > hook: {}", escape_line(&hook.to_string()))));
         for definition in &preview.definitions {
             let name = escape_line(&definition.object.name);
             match &definition.change {
                 ObjectState::Created => lines.push(format!("  + CRD {name}")),
                 ObjectState::Changed { .. } if self.definitions_apply => lines.extend(self::lines(definition)),
+                ObjectState::Left { reason } => {
+                    lines.push(format!("  = CRD {name} stays as it is: {}", escape_line(reason)));
+                }
                 ObjectState::Changed { .. } => {
                     lines.push(format!("  = CRD {name} is there in another form, and stays as it is"));
                 }
@@ -213,7 +227,7 @@ impl ReleasePlan {
             }
         }
         if !lines.is_empty() {
-            lines.insert(0, format!("{}:", escape_line(&self.release)));
+            lines.insert(0, format!("{}:", escape_line(&self.component.name)));
         }
         lines
     }
@@ -225,7 +239,8 @@ fn lines(one: &ObjectChange) -> Vec<String> {
         ObjectState::Unchanged => Vec::new(),
         ObjectState::Created => vec![format!("  + {object}")],
         ObjectState::Removed => vec![format!("  - {object}")],
-        ObjectState::Kept => vec![format!("  = {object} is in this chart no longer, and stays: its policy says keep")],
+        ObjectState::Kept => vec![format!("  = {object} is in this version no longer, and stays")],
+        ObjectState::Left { reason } => vec![format!("  = {object} stays as it is: {}", escape_line(reason))],
         ObjectState::Refused { reason } => {
             vec![format!("  ! {object}: the server would refuse it: {}", escape_line(reason))]
         }
@@ -245,33 +260,38 @@ fn lines(one: &ObjectChange) -> Vec<String> {
 
 impl Removal {
     fn text(&self) -> String {
-        let release = format!("release {} in {}", escape_line(&self.release), escape_line(&self.namespace));
+        let component = escape_line(&self.component.to_string());
         let list = |objects: &[ObjectRef]| -> String {
             objects.iter().map(|object| escape_line(&object.to_string())).collect::<Vec<_>>().join(", ")
         };
         match &self.objects {
             _ if self.is_left => {
-                format!("left alone: {release}, which this version has not, for {} would go with it", list(&self.data))
+                format!(
+                    "left alone: {component}, which this version has not, for {} would go with it",
+                    list(&self.data)
+                )
             }
             Some(objects) if !objects.is_empty() => {
-                format!("to remove when all is ready: {release}, which this version has not: {}", list(objects))
+                format!("to remove when all is ready: {component}, which this version has not: {}", list(objects))
             }
-            _ => format!("to remove when all is ready: {release}, which this version has not"),
+            _ => format!("to remove when all is ready: {component}, which this version has not"),
         }
     }
 }
 
-/// A release that was not removed, and why.
+/// What was not removed, and why.
 pub(super) fn left_alone(left: &Left) -> String {
-    let Left { release, namespace, data, problem } = left;
+    let Left { component, data, problem, is_whole } = left;
     if let Some(problem) = problem {
         return format!(
-            "not removed: release {release} in {namespace}, which this version has not: {problem}; the same command tries again"
+            "not removed: {component}, which this version has not: {problem}; the same command tries again"
         );
     }
     let data: Vec<String> = data.iter().map(ToString::to_string).collect();
-    format!(
-        "left alone: release {release} in {namespace} is not in this version, and {} would go with it; --remove-data removes it",
-        data.join(", ")
-    )
+    let data = data.join(", ");
+    if *is_whole {
+        format!("left alone: {component} is not in this version, and {data} would go with it; --remove-data removes it")
+    } else {
+        format!("left alone: {data}, which {component} has no longer; --remove-data removes it")
+    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use sealift_console::{Exit, Failure, escape_line};
 use sealift_format::Digest;
+use sealift_importer::cluster::identity::Identity;
 use sealift_importer::cluster::record::Outcome;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -22,7 +23,11 @@ const MAX_PLAN: u64 = 64 << 20;
 /// What a plan was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Basis {
-    cluster: String,
+    cluster: Identity,
+    /// The namespace of the ledger.
+    ledger: String,
+    /// The kubeconfig's user and context.
+    who: String,
     product: String,
     instance: String,
     bundle: Digest,
@@ -108,23 +113,25 @@ fn read(path: &Path) -> Result<Basis, Failure> {
 impl Basis {
     fn of(agreed: &Agreed, args: &ReleaseArgs) -> Self {
         let plan = &agreed.plan;
-        let is_known = plan.releases.iter().all(|release| release.preview.is_some());
+        let is_known = plan.components.iter().all(|release| release.preview.is_some());
         let mut objects = BTreeMap::new();
-        for release in &plan.releases {
+        for release in &plan.components {
             let all = release.preview.iter().flat_map(|preview| preview.objects.iter().chain(&preview.definitions));
             for one in all {
                 let change = serde_json::to_vec(&one.change).expect("changes have string keys");
-                objects.insert(format!("{} of {}", one.object, release.release), Digest::of(&change));
+                objects.insert(format!("{} of {}", one.object, release.component.name), Digest::of(&change));
             }
         }
-        for removal in &plan.releases_to_remove {
+        for removal in &plan.components_to_remove {
             for object in removal.objects.iter().flatten() {
-                objects.insert(format!("{object} of {}", removal.release), Digest::of(b"removed"));
+                objects.insert(format!("{object} of {}", removal.component.name), Digest::of(b"removed"));
             }
         }
-        let revisions = plan.releases.iter().map(|release| (release.release.clone(), release.helm_revision));
+        let revisions = plan.components.iter().map(|release| (release.component.name.clone(), release.helm_revision));
         Self {
-            cluster: agreed.cluster.server().to_string(),
+            cluster: agreed.identity.clone(),
+            ledger: agreed.ledger.namespace().to_string(),
+            who: agreed.who().to_string(),
             product: plan.product.clone(),
             instance: args.instance.clone(),
             bundle: agreed.bundle,
@@ -134,7 +141,7 @@ impl Basis {
                 .map(|newest| Newest { revision: newest.record.revision, outcome: newest.record.outcome }),
             images_in: agreed.images.clone(),
             values: agreed.values.whole().digest(),
-            namespaces: agreed.releases.iter().map(|r| (r.chart.release.to_string(), r.namespace.clone())).collect(),
+            namespaces: agreed.components.iter().map(|r| (r.name().to_string(), r.namespace.clone())).collect(),
             tags: plan.images.tags_to_move.iter().chain(&plan.images.foreign_tags).cloned().collect(),
             remove_data: args.remove_data,
             helm: is_known.then(|| revisions.collect()),
@@ -150,7 +157,13 @@ impl Basis {
                 moved.push(text);
             }
         };
-        differs(self.cluster != now.cluster, format!("the cluster is {}, and was {}", now.cluster, self.cluster));
+        let named = |basis: &Self| {
+            let Identity { server, uid } = &basis.cluster;
+            uid.as_ref().map_or_else(|| server.clone(), |uid| format!("{server} ({uid})"))
+        };
+        differs(self.cluster != now.cluster, format!("the cluster is {}, and was {}", named(now), named(self)));
+        differs(self.ledger != now.ledger, format!("the ledger is in {}, and was in {}", now.ledger, self.ledger));
+        differs(self.who != now.who, format!("the cluster is used as {}, and was as {}", now.who, self.who));
         let product = |basis: &Self| format!("{} ({})", basis.product, basis.instance);
         differs(product(self) != product(now), format!("the product is {}, and was {}", product(now), product(self)));
         differs(self.bundle != now.bundle, format!("the bundle is {}, and was {}", now.bundle, self.bundle));
@@ -167,9 +180,13 @@ impl Basis {
             format!("images go to {}, and went to {}", now.images_in, self.images_in),
         );
         differs(self.values != now.values, "the site's values are others".to_string());
-        differs(self.namespaces != now.namespaces, "the releases' namespaces are others".to_string());
+        differs(self.namespaces != now.namespaces, "the components' namespaces are others".to_string());
         differs(self.tags != now.tags, "other tags would move".to_string());
         differs(self.remove_data != now.remove_data, "--remove-data was given for one of both only".to_string());
+        differs(
+            self.helm.is_some() && now.helm.is_none(),
+            "Helm was there, and is not: what would become of objects cannot be compared".to_string(),
+        );
         // Helm may be there now that the bundle was taken in
         for (release, before) in self.helm.iter().flatten().filter(|_| now.helm.is_some()) {
             let revision = now.helm.iter().flatten().find(|(name, _)| *name == release).and_then(|(_, n)| *n);
@@ -195,7 +212,9 @@ mod tests {
 
     fn basis() -> Basis {
         Basis {
-            cluster: "https://127.0.0.1:6443".into(),
+            cluster: Identity { server: "https://127.0.0.1:6443".into(), uid: Some("1".into()) },
+            ledger: "sealift-system".into(),
+            who: "admin@here".into(),
             product: "shop".into(),
             instance: "default".into(),
             bundle: Digest::of(b"bundle"),
@@ -230,6 +249,22 @@ mod tests {
         assert_eq!(without_helm.moved(&basis()), [""; 0], "Helm came with the bundle");
         let other = Basis { values: Digest::of(b"others"), instance: "staging".into(), remove_data: true, ..basis() };
         assert_eq!(before.moved(&other).len(), 3);
+        let elsewhere = Basis {
+            cluster: Identity { server: "https://127.0.0.1:6443".into(), uid: Some("2".into()) },
+            ledger: "other".into(),
+            who: "bob@here".into(),
+            ..basis()
+        };
+        assert_eq!(
+            before.moved(&elsewhere),
+            [
+                "the cluster is https://127.0.0.1:6443 (2), and was https://127.0.0.1:6443 (1)",
+                "the ledger is in other, and was in sealift-system",
+                "the cluster is used as bob@here, and was as admin@here"
+            ]
+        );
+        let lost = before.moved(&Basis { helm: None, objects: None, ..basis() });
+        assert_eq!(lost, ["Helm was there, and is not: what would become of objects cannot be compared"]);
     }
 
     #[test]

@@ -220,7 +220,7 @@ async fn of_cluster(
     }
     gathered.add_all("lock.json", locks);
     of_helm(args, store, site, &records, versions, gathered).await;
-    let namespaces: BTreeSet<&str> = records.iter().flat_map(|r| &r.charts).map(|c| c.namespace.as_str()).collect();
+    let namespaces: BTreeSet<&str> = records.iter().flat_map(|r| &r.components).map(|c| c.namespace.as_str()).collect();
     for namespace in namespaces {
         out.note(format!("asking for namespace {namespace}"));
         of_namespace(cluster, namespace, gathered).await;
@@ -246,7 +246,7 @@ async fn of_helm(
         Err(error) => return gathered.lacks("Helm", &error),
     };
     versions["helm"] = helm.version().to_string().into();
-    let charts = || records.iter().flat_map(|record| &record.charts);
+    let charts = || records.iter().flat_map(|record| &record.components).filter(|one| one.chart.is_some());
     let namespaces: BTreeSet<&str> = charts().map(|chart| chart.namespace.as_str()).collect();
     for namespace in namespaces {
         match helm.list(Some(namespace)).await {
@@ -257,7 +257,7 @@ async fn of_helm(
             Err(error) => gathered.lacks("helm list", &Failure::from_error(Exit::Helm, &error)),
         }
     }
-    let releases: BTreeSet<(&str, &str)> = charts().map(|c| (c.release.as_str(), c.namespace.as_str())).collect();
+    let releases: BTreeSet<(&str, &str)> = charts().map(|c| (c.name.as_str(), c.namespace.as_str())).collect();
     for (release, namespace) in releases {
         match helm.history(release, namespace).await {
             Ok(history) => {

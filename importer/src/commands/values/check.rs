@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sealift_console::{Exit, Failure, Output, escape, escape_line};
+use sealift_console::{Failure, Output, escape, escape_line};
 use sealift_importer::bundle::intake::{self, Opened};
 use sealift_importer::cluster::record::Record;
-use sealift_importer::install::plan::releases;
+use sealift_importer::install::plan::components;
 use sealift_importer::install::values::SiteValues;
 use sealift_importer::install::{Installer, Steps};
 use sealift_importer::store::Store;
@@ -14,7 +14,7 @@ use sealift_importer::values::Values;
 use super::{Kept, With};
 use crate::commands::cluster::{carried_helm, find_helm, in_order, install_failure, values_failure};
 use crate::commands::release::installed;
-use crate::commands::{StoreArgs, intake_failure, load_trust, now, store_failure};
+use crate::commands::{StoreArgs, intake_failure, load_trust, now, own_folder, store_failure};
 
 struct Said<'a>(&'a Output);
 
@@ -37,10 +37,7 @@ pub(super) async fn run(kept: &Kept, with: &With<'_>, values: &Values) -> Result
         Ok(opened) => opened,
         Err(failure) => return later(failure.message()),
     };
-    let folder = tempfile::Builder::new()
-        .prefix("values-")
-        .tempdir_in(with.store.root().join("tmp"))
-        .map_err(|e| Failure::during(Exit::Storage, "cannot make a folder for charts", &e))?;
+    let folder = own_folder(with.store, "values-")?;
     let wish = SiteValues::kept(values.clone());
     let mut site = with.of.site.find(&[]);
     site.helm = in_order(site.helm, carried_helm(&opened, folder.path())?);
@@ -49,9 +46,9 @@ pub(super) async fn run(kept: &Kept, with: &With<'_>, values: &Values) -> Result
         Err(failure) => return later(failure.message()),
     };
     let manifest = opened.manifest.get();
-    let wanted = releases(manifest, Some(record), &wish, |chart| {
-        let chosen = record.charts.iter().find(|c| c.release == chart.release.as_str());
-        chosen.map_or_else(|| chart.namespace.to_string(), |c| c.namespace.clone())
+    let wanted = components(manifest, Some(record), &wish, |component| {
+        let chosen = record.components.iter().find(|c| c.name == component.name.as_str());
+        chosen.map_or_else(|| component.namespace.to_string(), |c| c.namespace.clone())
     });
     let installer = Installer {
         cluster: &kept.cluster,

@@ -1,8 +1,8 @@
 //! `values edit`: the draft in the operator's editor, in a private file that is removed afterwards.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use sealift_importer::values::Values;
 
 use super::{EditArgs, Kept, With};
 use crate::commands::cluster::values_failure;
-use crate::commands::{StoreArgs, confirm, runtime};
+use crate::commands::{StoreArgs, confirm, own_folder, runtime};
 
 const EDITOR: &str = "EDITOR";
 const USUAL: &str = "vi";
@@ -25,11 +25,7 @@ pub(super) fn run(args: &EditArgs, store: &StoreArgs, out: &Output) -> Result<()
     let (of, store, runtime) = (&args.of, store.open()?, runtime()?);
     let kept = runtime.block_on(of.look())?;
     // editors put other files beside it: all of them go with the folder
-    let folder = tempfile::Builder::new()
-        .prefix("edit-")
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(store.root().join("tmp"))
-        .map_err(|e| Failure::during(Exit::Storage, "cannot make a folder for the editor", &e))?;
+    let folder = own_folder(&store, "edit-")?;
     let path = folder.path().join("values.yaml");
     let text = format!(
         "# Site values of {}: one map with the releases as top-level names, \"global\" for all of them.\n\

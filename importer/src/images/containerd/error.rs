@@ -115,6 +115,14 @@ pub enum ContainerdError {
         /// The text.
         owner: String,
     },
+    /// Tags stand for images that are not the owner's alone, and were not to be taken.
+    #[error("tags stand for images that are not {owner}'s alone: {tags}")]
+    ForeignTag {
+        /// The owner.
+        owner: String,
+        /// The tags.
+        tags: String,
+    },
     /// containerd stopped or closed the connection; what it had is kept.
     #[error("containerd stopped during: {during}")]
     Stopped {

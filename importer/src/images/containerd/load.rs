@@ -64,7 +64,7 @@ impl Containerd {
     ///
     /// # Errors
     ///
-    /// [`ContainerdError::NoPlatform`] and [`ContainerdError::Owner`] before anything has changed; then
+    /// [`ContainerdError::NoPlatform`], [`ContainerdError::Owner`] and [`ContainerdError::ForeignTag`] before anything has changed; then
     /// any other but those of [`Containerd::connect`].
     pub async fn load(
         &self,
@@ -76,6 +76,10 @@ impl Containerd {
         check_owner(&options.owner)?;
         let parts = images.iter().map(|image| Parts::of(image, options)).collect::<Result<Vec<_>, _>>()?;
         let facts = self.gather(&parts, options).await?;
+        let foreign = facts.foreign_tags(&parts, options);
+        if options.tags == TagPolicy::Own && !foreign.is_empty() {
+            return Err(ContainerdError::ForeignTag { owner: options.owner.clone(), tags: foreign.join(", ") });
+        }
         let open: Vec<&Parts<'_>> = parts.iter().filter(|p| facts.fault(p, options).is_some()).collect();
         if open.is_empty() {
             progress.advance(total(&parts));

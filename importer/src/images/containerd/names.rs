@@ -34,6 +34,8 @@ pub enum TagPolicy {
     Keep,
     /// Let it stand for the image being loaded, and report what it stood for.
     Move,
+    /// The same if this owner alone has it; else it is an error, before anything is loaded if it is so by then.
+    Own,
 }
 
 /// What a name stands for, in containerd's words.
@@ -271,6 +273,8 @@ impl Containerd {
                 (self.update(name, &target, ours(owners).labels()).await?, NameOutcome::Unchanged)
             } else if policy == TagPolicy::Keep {
                 (true, NameOutcome::Kept { found })
+            } else if policy == TagPolicy::Own && found.owners != [owner] {
+                return Err(ContainerdError::ForeignTag { owner: owner.to_string(), tags: name.to_string() });
             } else {
                 self.save(&found, owner).await?;
                 let labels = ours(vec![owner.to_string()]).labels();

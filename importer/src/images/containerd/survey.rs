@@ -238,6 +238,19 @@ impl Facts {
         is_kept.then_some(state)
     }
 
+    /// The tags that stand for other images, and are not the owner's alone.
+    pub(super) fn foreign_tags<'n>(&'n self, all: &[Parts<'_>], options: &LoadOptions) -> Vec<&'n str> {
+        let of = |parts: &Parts<'_>| {
+            let (top, by_digest) = (parts.image.top.digest, parts.image.by_digest());
+            let tags = parts.names().into_iter().filter(move |name| *name != by_digest);
+            tags.filter_map(|name| self.names.get(&name))
+                .filter(move |state| state.is_elsewhere(&top) && state.owners != [options.owner.as_str()])
+                .map(|state| state.name.as_str())
+                .collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
+    }
+
     fn name_fault(&self, name: String, parts: &Parts<'_>, options: &LoadOptions) -> Option<Fault> {
         let expected = parts.image.top.digest;
         let Some((state, target)) = self.names.get(&name).and_then(|s| Some((s, s.target.as_ref()?))) else {
