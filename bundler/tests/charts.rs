@@ -210,7 +210,9 @@ fn a_program_that_is_not_helm_is_told_apart() {
         let given = Helm::find(Some(helm.path()), Some("/nowhere".as_ref()), None).expect("Helm").expect("Helm");
         assert_eq!(given.version(), helm.version());
     }
-    match render(None, &[]).expect("a warning only") {
+    let web = web();
+    let chart = Chart::from_path(&web.path().join("web")).expect("a sound chart");
+    match render(None, &[installation(&chart, &[])]).expect("a warning only") {
         Rendering::NotRendered(warning) => assert!(warning.to_string().contains("--helm")),
         Rendering::Rendered(_) => unreachable!("there is no Helm"),
     }

@@ -9,7 +9,7 @@ use sealift_tests::{Helm, helm, run_command};
 use serde_json::Value;
 
 const SIDECAR: &str = "docker.io/library/shop-sidecar:1.0.0";
-const WHERE: &str = "(shop-web/templates/deployment.yaml of release shop-web, Deployment/shop-web)";
+const WHERE: &str = "(shop-web/templates/deployment.yaml of shop-web, Deployment/shop-web)";
 
 /// The first version's recipe with this change; it lies where the paths in it lead to.
 fn changed(lab: &Lab, change: impl FnOnce(String) -> String) -> PathBuf {
@@ -51,7 +51,7 @@ fn an_image_that_a_chart_names_and_the_recipe_lacks_fails_the_build() {
         let mut build = lab.builder(&recipe, &output(&lab));
         let refused = run_command(build.arg("--helm").arg(helm(version)).arg("--json")).ends_with(17);
         let message = format!(
-            "1 of the images that the charts name would not run from the bundle alone:\n  {SIDECAR} is not in the bundle {WHERE}"
+            "1 of the images that the components name would not run from the bundle alone:\n  {SIDECAR} is not in the bundle {WHERE}"
         );
         assert_eq!(refused.json()["error"]["exit_code"], 17);
         for text in [&refused.stderr, refused.json()["error"]["message"].as_str().expect("a message")] {

@@ -109,7 +109,7 @@ fn both_walks_can_be_gone_as_they_are_written() {
         "shop 1.0.0 (revision 2) is installed and ready",
         "shop 1.0.0 (revision 3) is back and ready",
         "shop 2.0.0 (revision 4) is installed and ready",
-        "shop is uninstalled (2 releases)",
+        "shop is uninstalled (2 components)",
         "docker.io (written by Sealift)",
         "shop 2.0.0 (revision 5) is installed and ready",
     ] {

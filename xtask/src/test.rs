@@ -29,7 +29,7 @@ const DEMO_CLUSTER: [&str; 8] = [
     "One node is ready after ",
     "shop 1.0.0 (revision 1) is installed and ready",
     "shop 2.0.0 (revision 2) is installed and ready",
-    "shop is uninstalled (2 releases)",
+    "shop is uninstalled (2 components)",
     "Done in ",
 ];
 

@@ -177,7 +177,7 @@ fn a_product_goes_from_one_registry_that_wants_tokens_to_another() {
     lab.trust();
     let target = lab.path("plain");
     let _ = run_command(lab.importer(["extract"]).arg(&bundle).arg(&target)).ok();
-    let chart = fs::read(target.join("charts/shop-db/shop-db-1.0.0.tgz")).expect("chart");
+    let chart = fs::read(target.join("components/shop-db/shop-db-1.0.0.tgz")).expect("chart");
     assert!(chart == fs::read(lab.path("shop-db-1.0.0.tgz")).expect("what Helm pushed"), "the chart has other bytes");
 
     let mut load = lab.importer(["--json", "load"]);

@@ -125,7 +125,7 @@ fn refuses_names_that_are_no_release(lab: &Lab, cluster: &Cluster, bundle: &Path
     let wrong = wrong.display().to_string();
     for choice in [["-f", &wrong], ["--set", "shop-shelf.a=1"], ["--namespace", "shop-shelf=branch"]] {
         let refused = lab.install(bundle, cluster, HELM, &choice).ends_with(2);
-        assert!(refused.stderr.contains("\"shop-shelf\", which is no release"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("\"shop-shelf\", which is no component"), "{}", refused.stderr);
         assert!(refused.stderr.contains("components are shop-web, shop-db"), "{}", refused.stderr);
     }
     let refused = lab.install(bundle, cluster, HELM, &["--namespace", "shop-db=Branch_2"]).ends_with(2);

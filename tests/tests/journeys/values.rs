@@ -152,7 +152,7 @@ fn looks_at_what_is_set(desk: &mut Desk<'_>) {
 
 fn refuses_what_charts_and_products_do(desk: &mut Desk<'_>, bad: &str) {
     let unknown = desk.run(&["values", "set", PRODUCT, "shop-shelf.a=1"]).ends_with(2);
-    assert!(unknown.stderr.contains("\"shop-shelf\", which is no release"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("\"shop-shelf\", which is no component"), "{}", unknown.stderr);
     let missing = desk.run(&["values", "set", PRODUCT, "--unset", "shop-web.nothing"]).ends_with(2);
     assert!(missing.stderr.contains("shop-web.nothing is not set"), "{}", missing.stderr);
     let many = desk.run(&["values", "set", PRODUCT, "shop-web.replicas=many"]).ends_with(13);
