@@ -82,7 +82,7 @@ pub struct Recipe {
     /// Images, under the names that the components use.
     #[serde(default)]
     pub images: Vec<ImageEntry>,
-    /// Images that charts name and the bundle leaves out on purpose, or uses in a way that is
+    /// Images that components name and the bundle leaves out on purpose, or uses in a way that is
     /// normally refused.
     #[serde(default)]
     pub ignore: Vec<IgnoreEntry>,

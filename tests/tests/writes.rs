@@ -187,7 +187,7 @@ impl Counted {
     fn end(self, what: &str, least: usize) {
         let points = self.refused + self.warned + self.lost.len();
         figure(&format!(
-            "{what}: {points} points, {} refused cleanly, {} done with a warning, {} lost",
+            "{what}: {points} points, {} refused cleanly, {} done all the same, {} lost",
             self.refused,
             self.warned,
             self.lost.len()

@@ -22,8 +22,6 @@ const MANAGE: [&str; 6] = ["create", "delete", "get", "list", "patch", "update"]
 /// Helm 4 waits for its objects by watching them, Helm 3 for its hooks.
 const WATCH: [&str; 1] = ["watch"];
 const READ: [&str; 2] = ["get", "list"];
-/// What tells why pods do not become ready: groups and resources.
-const WATCHED: [(&str, &str); 3] = [("", "pods"), ("", "events"), ("apps", "replicasets")];
 
 /// Something that must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,10 +57,7 @@ impl Permissions {
         let mut all = Self::default();
         // Helm keeps its releases in Secrets
         all.add(Some(namespace), "", "secrets", &MANAGE);
-        for (group, resource) in WATCHED {
-            all.add(Some(namespace), group, resource, &READ);
-        }
-        all.add(Some(namespace), "", "pods/log", &["get"]);
+        all.add_watch(namespace);
         all
     }
 
@@ -71,10 +66,7 @@ impl Permissions {
     pub fn of_set(namespace: &str) -> Self {
         let mut all = Self::default();
         all.add(Some(namespace), "", "configmaps", &MANAGE);
-        for (group, resource) in WATCHED {
-            all.add(Some(namespace), group, resource, &READ);
-        }
-        all.add(Some(namespace), "", "pods/log", &["get"]);
+        all.add_watch(namespace);
         all
     }
 
@@ -163,6 +155,14 @@ impl Permissions {
             }));
         }
         roles
+    }
+
+    // what tells why pods do not become ready
+    fn add_watch(&mut self, namespace: &str) {
+        for (group, resource) in [("", "pods"), ("", "events"), ("apps", "replicasets")] {
+            self.add(Some(namespace), group, resource, &READ);
+        }
+        self.add(Some(namespace), "", "pods/log", &["get"]);
     }
 
     fn add_rules(&mut self, namespace: Option<&str>, role: &Value) {

@@ -42,6 +42,8 @@ pub struct Foreign {
     pub object: ObjectRef,
     /// Whose it seems to be.
     pub owner: String,
+    /// The Helm release that made it.
+    pub release: Option<String>,
 }
 
 /// What the cluster has of a set.
@@ -86,13 +88,14 @@ impl ApplySet {
         let asked = stream::iter(objects).map(|object| async {
             let Some(live) = self.live(&kinds, &object.reference).await? else { return Ok::<_, Error>(None) };
             let labels = live.metadata.labels.unwrap_or_default();
+            let release = live.metadata.annotations.unwrap_or_default().remove("meta.helm.sh/release-name");
             let owner = match (labels.get(PART_OF), labels.get("app.kubernetes.io/managed-by")) {
                 (Some(set), _) if *set == id => return Ok(None),
                 (Some(set), _) => set.clone(),
                 (None, Some(manager)) => manager.clone(),
                 (None, None) => "nobody".to_string(),
             };
-            Ok(Some(Foreign { object: object.reference.clone(), owner }))
+            Ok(Some(Foreign { object: object.reference.clone(), owner, release }))
         });
         let found: Vec<Option<Foreign>> = asked.buffered(PARALLEL).try_collect().await?;
         Ok(found.into_iter().flatten().collect())

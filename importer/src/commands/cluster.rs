@@ -204,7 +204,7 @@ pub(crate) fn install_failure(error: &InstallError) -> Failure {
             "save it first, or ask the vendor to keep it (helm.sh/resource-policy: keep); --remove-data lets it go",
         ),
         InstallError::Foreign { .. } => Failure::from_error(Exit::Refused, error)
-            .hint("--adopt makes them the product's; or remove them; nothing in the cluster was changed"),
+            .hint("--adopt makes the product's what is of no Helm release; or remove it; nothing in the cluster was changed"),
         InstallError::ObjectRefused { .. } => Failure::from_error(Exit::Refused, error).hint(
             "what cannot be changed in place has to be removed first, or is the vendor's mistake; nothing in the \
              cluster was changed",

@@ -6,7 +6,6 @@ use std::time::Duration;
 use sealift_console::{Exit, Failure, Output, count, escape, escape_line};
 use sealift_importer::audit::What;
 use sealift_importer::cluster::Cluster;
-use sealift_importer::cluster::apply_set::ApplySet;
 use sealift_importer::cluster::leavings;
 use sealift_importer::cluster::ledger::{self, Finish, Ledger, Stored};
 use sealift_importer::cluster::objects::ObjectRef;
@@ -139,20 +138,6 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    async fn remove(&self, component: &ComponentRef) -> Result<bool, Failure> {
-        let ComponentRef { kind, name, namespace } = component;
-        match kind {
-            ComponentKind::Chart => {
-                let time = Duration::from_secs(self.args.timeout);
-                self.helm.uninstall(name, namespace, time).await.map_err(|e| helm_failure(&e))
-            }
-            ComponentKind::Manifests => {
-                let set = ApplySet::new(self.cluster, namespace, name);
-                install::remove_set(&set, self.args.remove_data).await.map_err(|e| install_failure(&e))
-            }
-        }
-    }
-
     async fn run(&self, history: &[Stored], components: &[ComponentRef]) -> Result<Report, Failure> {
         let product = &self.args.product;
         let now_there = self.ledger.history(product, &self.args.instance).await.map_err(|e| ledger_failure(&e))?;
@@ -173,7 +158,9 @@ impl Removal<'_> {
                 self.out.note(format!("will be left: {}", escape_line(&format!("{}: {}", one.object, one.removal))));
             }
             self.out.note(format!("removing {}", escape_line(&component.to_string())));
-            if self.remove(component).await? {
+            let (of, time) = ((self.helm, self.cluster), Duration::from_secs(self.args.timeout));
+            let gone = install::remove(of, component, time, self.args.remove_data).await;
+            if gone.map_err(|e| install_failure(&e))? {
                 removed.push(component.clone());
             }
             match self.cluster.leavings(&may_stay, &component.namespace).await {
@@ -237,7 +224,7 @@ impl Removal<'_> {
 async fn data_of_all(helm: &Helm, cluster: &Cluster, components: &[ComponentRef]) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
     for component in components {
-        let data = install::data_of(helm, cluster, component).await.map_err(|e| install_failure(&e))?;
+        let data = install::data_of((helm, cluster), component).await.map_err(|e| install_failure(&e))?;
         all.extend(data.iter().map(ToString::to_string));
     }
     Ok(all)

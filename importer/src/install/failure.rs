@@ -134,7 +134,10 @@ pub enum InstallError {
 }
 
 fn foreign(objects: &[Foreign]) -> String {
-    let one = |one: &Foreign| format!("{} (of {})", one.object, one.owner);
+    let one = |one: &Foreign| match &one.release {
+        Some(release) => format!("{} (of the Helm release {release})", one.object),
+        None => format!("{} (of {})", one.object, one.owner),
+    };
     objects.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

@@ -9,6 +9,7 @@ mod failure;
 pub mod plan;
 pub mod preview;
 mod release;
+mod removal;
 mod set;
 pub mod values;
 
@@ -24,15 +25,13 @@ use sealift_format::trust::Verified;
 
 pub use failure::InstallError;
 use plan::{Content, Release, Wanted};
-pub use set::{data_of_set, remove_set};
+pub use removal::{data_of, remove};
 use values::SiteValues;
 
 use crate::bundle::content::BundleContent;
-use crate::cluster::apply_set::ApplySet;
-use crate::cluster::leavings::claims_go;
 use crate::cluster::ledger::{self, Finish, Ledger, Stored};
-use crate::cluster::objects::{ObjectRef, objects};
-use crate::cluster::record::{ComponentKind, ComponentRef, ImageRecord, Outcome, Record};
+use crate::cluster::objects::ObjectRef;
+use crate::cluster::record::{ComponentRef, ImageRecord, Outcome, Record};
 use crate::cluster::targets::{targets, targets_of};
 use crate::cluster::{self, Cluster};
 use crate::helm::{self, Helm};
@@ -168,38 +167,6 @@ impl Installer<'_> {
             (Err(error), _) => Err(error),
             (Ok(left), written) => Ok(Done { stored: written?, unchanged: false, left }),
         }
-    }
-
-    /// Removes what a first installation that failed has made, and writes into the ledger what its revision left.
-    ///
-    /// If it was not the first try, a component with data that an earlier one may have used is left where it is.
-    ///
-    /// # Errors
-    ///
-    /// [`InstallError`].
-    pub async fn undo(
-        &self,
-        failed: &Stored,
-        components: &[ComponentRef],
-        is_first_try: bool,
-    ) -> Result<Vec<Left>, InstallError> {
-        let mut left = Vec::new();
-        for component in components {
-            let data = if is_first_try { Vec::new() } else { self.data_of(component).await? };
-            if data.is_empty() {
-                self.steps.step(&format!("removing {component}"));
-                self.remove(component, self.timeout, true).await?;
-            } else {
-                left.push(Left { component: component.clone(), data, problem: None, is_whole: true });
-            }
-        }
-        let mut record = failed.record.clone();
-        // what was removed is nobody's, and may be somebody else's tomorrow
-        record.components.clear();
-        record.left = left.iter().map(|left| left.component.clone()).collect();
-        record.message = format!("{}; what there was of it was removed again", record.message);
-        self.ledger.update(failed, &record).await?;
-        Ok(left)
     }
 
     /// Renders every chart with its values, looks at CRDs and at objects that are there, as a try: nothing in the
@@ -343,44 +310,7 @@ impl Installer<'_> {
             }
         }
         self.wait_for(job, job.components.iter(), "for all", deadline).await?;
-        let mut kept = Vec::new();
-        for wanted in job.components {
-            if let Content::Set(set) = wanted.content() {
-                stop::check()?;
-                kept.extend(self.prune_set(job, set).await?);
-            }
-        }
-        for component in job.dropped {
-            let component = component.clone();
-            let data = if job.remove_data { Vec::new() } else { self.data_of(&component).await? };
-            if !data.is_empty() {
-                kept.push(Left { component, data, problem: None, is_whole: true });
-                continue;
-            }
-            stop::check()?;
-            let claims = self.claims_of(&component).await?;
-            let time = deadline.saturating_duration_since(Instant::now());
-            match self.remove(&component, time, job.remove_data).await {
-                Ok(true) => self.steps.step(&format!("removed {component}: it is not in this version{claims}")),
-                Ok(false) => {}
-                // all that is wanted runs: that is no reason to go back
-                Err(error) => {
-                    kept.push(Left { component, data, problem: Some(chain(&error)), is_whole: true });
-                }
-            }
-        }
-        Ok(kept)
-    }
-
-    // In words: what the StatefulSets of a release have claimed, and leave. Who may not look is told nothing.
-    async fn claims_of(&self, component: &ComponentRef) -> Result<String, InstallError> {
-        let ComponentRef { kind, name: release, namespace } = component;
-        if *kind != ComponentKind::Chart {
-            return Ok(String::new());
-        }
-        let manifest = self.helm.manifest(release, namespace).await?.unwrap_or_default();
-        let claimed = self.cluster.claimed(&manifest, namespace, release).await.unwrap_or_default();
-        Ok(claimed.iter().map(|claim| format!("; {claim} stays")).collect())
+        self.clear(job, deadline).await
     }
 
     async fn wait_for<'w>(
@@ -412,78 +342,6 @@ impl Installer<'_> {
             () = stop::requested() => Err(Stopped.into()),
         }
     }
-
-    /// Removes a component; data of manifests goes only if it may. True if it was there.
-    async fn remove(&self, component: &ComponentRef, time: Duration, data: bool) -> Result<bool, InstallError> {
-        let ComponentRef { kind, name, namespace } = component;
-        match kind {
-            ComponentKind::Chart => Ok(self.helm.uninstall(name, namespace, time).await?),
-            ComponentKind::Manifests => self.remove_set(name, namespace, data).await,
-        }
-    }
-
-    async fn is_there(&self, component: &ComponentRef) -> Result<bool, InstallError> {
-        let ComponentRef { kind, name, namespace } = component;
-        match kind {
-            ComponentKind::Chart => Ok(self.helm.latest(name, namespace).await?.is_some()),
-            ComponentKind::Manifests => Ok(self.apply_set(name, namespace).is_there().await?),
-        }
-    }
-
-    /// Refuses to let Helm remove data with a new version of a release that stays.
-    pub(self) async fn check_data(
-        &self,
-        job: &Job<'_>,
-        release: Release<'_>,
-        rendered: &str,
-    ) -> Result<(), InstallError> {
-        if job.remove_data {
-            return Ok(());
-        }
-        let name = release.name;
-        let new = objects(rendered, name)?;
-        let mut goes = data_of_release(self.helm, name, release.namespace).await?;
-        goes.retain(|object| !new.iter().any(|stays| stays.reference.is_same(object)));
-        if goes.is_empty() {
-            return Ok(());
-        }
-        Err(InstallError::Data { release: name.to_string(), objects: goes })
-    }
-
-    /// What of a component cannot be made again once it is removed, and would go with it.
-    ///
-    /// # Errors
-    ///
-    /// [`InstallError`].
-    pub async fn data_of(&self, component: &ComponentRef) -> Result<Vec<ObjectRef>, InstallError> {
-        data_of(self.helm, self.cluster, component).await
-    }
-}
-
-/// What of a component cannot be made again once it is removed, and would go with it.
-///
-/// # Errors
-///
-/// [`InstallError`].
-pub async fn data_of(helm: &Helm, cluster: &Cluster, component: &ComponentRef) -> Result<Vec<ObjectRef>, InstallError> {
-    let ComponentRef { kind, name, namespace } = component;
-    match kind {
-        ComponentKind::Chart => data_of_release(helm, name, namespace).await,
-        ComponentKind::Manifests => data_of_set(&ApplySet::new(cluster, namespace, name)).await,
-    }
-}
-
-async fn data_of_release(helm: &Helm, release: &str, namespace: &str) -> Result<Vec<ObjectRef>, InstallError> {
-    let manifest = helm.manifest(release, namespace).await?.unwrap_or_default();
-    let kept = |object: &serde_json::Value| {
-        let notes = object.pointer("/metadata/annotations");
-        notes.and_then(|notes| notes.get("helm.sh/resource-policy")).is_some_and(|policy| policy == "keep")
-    };
-    let all = objects(&manifest, release)?;
-    let goes = all
-        .into_iter()
-        .filter(|object| (object.reference.is_precious() || claims_go(&object.value)) && !kept(&object.value));
-    Ok(goes.map(|object| object.reference).collect())
 }
 
 /// Digest of the values that a release is given: the bundle's defaults, then the site's.

@@ -72,11 +72,11 @@ impl Installer<'_> {
     /// Looks whether a set can be applied; changes nothing.
     pub(super) async fn try_set(&self, job: &Job<'_>, set: Set<'_>) -> Result<(), InstallError> {
         let objects = self.objects_of(job.content, set)?;
-        if !job.adopt {
-            let foreign = self.apply_set(set.name, set.namespace).foreign(&objects).await?;
-            if !foreign.is_empty() {
-                return Err(InstallError::Foreign { set: set.name.to_string(), objects: foreign });
-            }
+        let mut foreign = self.apply_set(set.name, set.namespace).foreign(&objects).await?;
+        // what Helm made would go with its release
+        foreign.retain(|one| !job.adopt || one.release.is_some());
+        if !foreign.is_empty() {
+            return Err(InstallError::Foreign { set: set.name.to_string(), objects: foreign });
         }
         let objects = self.to_apply(job, objects, set).await?;
         for one in self.difference(set, &objects, &objects).await?.changes {
@@ -140,11 +140,6 @@ impl Installer<'_> {
         Ok((!data.is_empty()).then_some(Left { component, data, problem: None, is_whole: false }))
     }
 
-    /// Removes all of a set but its data; `precious` lets that go too. True if there was anything.
-    pub(super) async fn remove_set(&self, name: &str, namespace: &str, precious: bool) -> Result<bool, InstallError> {
-        remove_set(&self.apply_set(name, namespace), precious).await
-    }
-
     // Definitions that are not to be changed stay out.
     async fn to_apply(&self, job: &Job<'_>, objects: Vec<Object>, set: Set<'_>) -> Result<Vec<Object>, InstallError> {
         let owner = format!("manifests {}", set.name);
@@ -158,28 +153,4 @@ impl Installer<'_> {
         }
         Ok(all)
     }
-}
-
-/// Removes all of a set but its data; `precious` lets that go too. True if there was anything.
-///
-/// # Errors
-///
-/// [`InstallError`].
-pub async fn remove_set(set: &ApplySet, precious: bool) -> Result<bool, InstallError> {
-    if !set.is_there().await? {
-        return Ok(false);
-    }
-    let members = set.surplus(&[]).await?;
-    set.prune(&[], &members, precious).await?;
-    Ok(true)
-}
-
-/// What of a set cannot be made again once it is removed.
-///
-/// # Errors
-///
-/// [`InstallError`].
-pub async fn data_of_set(set: &ApplySet) -> Result<Vec<ObjectRef>, InstallError> {
-    let members = set.surplus(&[]).await?;
-    Ok(members.iter().filter(|object| object.is_precious()).cloned().collect())
 }

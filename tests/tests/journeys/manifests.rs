@@ -83,6 +83,11 @@ fn plain_manifests_are_a_part_of_the_product() {
     let refused = install(&v1, &[]).ends_with(15);
     assert!(refused.stderr.contains("ConfigMap shop-rules (of nobody)"), "{}", refused.stderr);
     assert!(refused.stderr.contains("--adopt"), "{}", refused.stderr);
+    let note = |note: &str| cluster.kubectl(["-n", NAMESPACE, "annotate", "configmap", "shop-rules", note]).ok();
+    let _ = note("meta.helm.sh/release-name=other");
+    let refused = install(&v1, &["--adopt"]).ends_with(15);
+    assert!(refused.stderr.contains("ConfigMap shop-rules (of the Helm release other)"), "{}", refused.stderr);
+    let _ = note("meta.helm.sh/release-name-");
     assert_eq!(field(&cluster, "statefulset/shop-db", ".metadata.name"), "", "nothing was changed");
 
     let installed = install(&v1, &["--adopt"]).ok();
